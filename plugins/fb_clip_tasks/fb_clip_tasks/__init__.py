@@ -1,0 +1,1 @@
+"""CLIP and image-classification models and tasks for FusionBench, with an embedded offline benchmark."""

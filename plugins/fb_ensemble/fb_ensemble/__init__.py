@@ -1,0 +1,1 @@
+"""Output-space ensembles for FusionBench: several models in, one predictor out."""

@@ -1,0 +1,1 @@
+"""Weight-space merging methods for FusionBench: several fine-tuned models in, one model out."""

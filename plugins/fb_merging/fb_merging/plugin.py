@@ -1,0 +1,1 @@
+"""What this plugin provides: light records, nothing heavy imported."""

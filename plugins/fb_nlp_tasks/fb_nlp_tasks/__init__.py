@@ -1,0 +1,1 @@
+"""Text models and tasks for FusionBench, with an embedded offline benchmark."""
