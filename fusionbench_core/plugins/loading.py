@@ -1,0 +1,137 @@
+"""Import one plugin in its own guard and collect what it declares.
+
+pluggy validates the hook signatures; calling the hooks is done here, one implementation at a time,
+because one raising implementation would otherwise take all others with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from fusionbench_core import hookspecs, records
+from fusionbench_core.hookspecs import DECLARATIONS, PROJECT
+from fusionbench_core.plugins import trace
+from fusionbench_core.plugins.plugin import HookImplementation, Plugin
+from fusionbench_core.suggest import did_you_mean
+
+RECORD_TYPES: dict[str, type] = {
+    "method": records.MethodRecord,
+    "source": records.SourceRecord,
+    "task": records.TaskRecord,
+    "statistic": records.StatisticRecord,
+    "builder": records.BuilderRecord,
+    "config": records.ConfigRecord,
+    "reporter": records.ReporterRecord,
+    "command": records.CommandRecord,
+    "check": records.CheckRecord,
+}
+"""Kind -> the class its records must have."""
+
+
+class _Unusable(Exception):
+    """A plugin breaks the rules of hooks; the message is the cause shown to users."""
+
+
+def load(plugin: Plugin, importer: Callable[[], ModuleType] | None = None) -> Plugin:
+    """The plugin with its records, or `broken` with cause and traceback. Never raises.
+
+    Args:
+        plugin: One that was found and not switched off.
+        importer: What imports its module; by default `importlib.import_module`.
+    """
+    importer = importer or (lambda: importlib.import_module(plugin.module))
+    printed = io.StringIO()
+    started = time.perf_counter()
+    declared: dict[str, tuple[Any, ...]] = {}
+    hooks: dict[str, HookImplementation] = {}
+    cause = trace_text = ""
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        try:
+            module = importer()
+            hooks = _hooks(module, plugin.namespace)
+        except _Unusable as problem:
+            cause = str(problem)
+        except (Exception, SystemExit) as error:
+            cause, trace_text = describe(error), traceback.format_exc()
+        for hook, kind in DECLARATIONS.items():
+            if hook not in hooks:
+                continue
+            try:
+                declared[kind] = _declarations(plugin, hooks[hook], RECORD_TYPES[kind])
+            except _Unusable as problem:
+                cause = cause or str(problem)
+            except (Exception, SystemExit) as error:
+                cause = cause or f"{hook} raised {describe(error)}"
+                trace_text = trace_text or traceback.format_exc()
+    return replace(
+        plugin,
+        status="broken" if cause else "ok",
+        cause=cause,
+        traceback=trace_text,
+        load_ms=(time.perf_counter() - started) * 1000,
+        printed=printed.getvalue(),
+        records=declared,
+        hooks=hooks,
+    )
+
+
+def describe(error: BaseException) -> str:
+    """An exception on one line: its type and the first line of its message."""
+    message = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    name = type(error).__name__
+    return f"{name}: {message}" if message else name
+
+
+def _hooks(module: ModuleType, namespace: str) -> dict[str, HookImplementation]:
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.register(module, name=namespace)
+    found = {}
+    for caller in manager.get_hookcallers(module) or ():
+        for implementation in caller.get_hookimpls():
+            if not caller.has_spec():
+                if implementation.optionalhook:
+                    continue
+                hint = did_you_mean(caller.name, _specified()) or f"known hooks: {', '.join(_specified())}"
+                raise _Unusable(f"implements the unknown hook {caller.name!r}; {hint}")
+            if implementation.wrapper or implementation.hookwrapper:
+                raise _Unusable(f"{caller.name} is a hook wrapper, which FusionBench does not call")
+            found[caller.name] = HookImplementation(
+                hook=caller.name,
+                function=implementation.function,
+                arguments=(*implementation.argnames, *implementation.kwargnames),
+            )
+    for name in _specified():
+        function = getattr(module, name, None)
+        if name not in found and getattr(function, "__module__", None) == module.__name__:
+            raise _Unusable(f"{name} is not marked with @hookimpl, so it would never be called")
+    return found
+
+
+def _specified() -> list[str]:
+    return [name for name in vars(hookspecs) if name.startswith("fb_")]
+
+
+def _declarations(plugin: Plugin, implementation: HookImplementation, expected: type) -> tuple[Any, ...]:
+    with trace.call(plugin.namespace, implementation.hook) as answer:
+        yielded = implementation()
+        if yielded is None:
+            return ()
+        if not isinstance(yielded, Iterable):
+            raise _Unusable(f"{implementation.hook} must yield {expected.__name__}s, not {yielded!r:.80}")
+        found = tuple(yielded)
+        for record in found:
+            if not isinstance(record, expected):
+                raise _Unusable(f"{implementation.hook} must yield {expected.__name__}s, not {record!r:.80}")
+        answer(f"{len(found)} records")
+    return tuple(replace(record, origin=plugin.origin) for record in found)
