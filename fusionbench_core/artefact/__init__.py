@@ -1,0 +1,1 @@
+"""Artefacts: fused models on disk that load back in a fresh process."""

@@ -1,0 +1,113 @@
+"""The contract of a checkpoint: an ordered, lazy, read-only mapping of names to tensors."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fusionbench_core.dtypes import dtype_name
+
+_HASH_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Shape and dtype of a tensor, known without reading it."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.numel * self.dtype.itemsize
+
+    @property
+    def is_floating(self) -> bool:
+        return self.dtype.is_floating_point
+
+    def __str__(self) -> str:
+        return f"{dtype_name(self.dtype)}{list(self.shape)}"
+
+
+class Checkpoint(ABC):
+    """Ordered names with shapes and dtypes; tensors are read on demand, from any thread.
+
+    Tensors handed out are read-only by contract: they may be views of a mapped file or of the user's
+    own module. Whoever wants to write takes a copy.
+    """
+
+    location: str = "memory"
+    """Where it comes from, for messages."""
+
+    @abstractmethod
+    def keys(self) -> tuple[str, ...]:
+        """All names in file order, tied names included."""
+
+    @abstractmethod
+    def info(self, key: str) -> TensorInfo:
+        """Shape and dtype of a tensor; reads no tensor data."""
+
+    @abstractmethod
+    def tensor(self, key: str) -> Tensor:
+        """The whole tensor, without a copy where that is possible."""
+
+    def chunk(self, key: str, start: int, stop: int) -> Tensor:
+        """Entries `start` to `stop` of the flattened tensor, shape `(stop - start,)`."""
+        return self.tensor(key).reshape(-1)[start:stop]
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """Tied names: name -> the name whose tensor it shares."""
+        return {}
+
+    def close(self) -> None:
+        """Release file handles; tensors handed out stay valid."""
+
+    def identity(self) -> str:
+        """A cheap key that changes when the content may have changed; sees no tensor data where it can."""
+        return self.fingerprint()
+
+    def fingerprint(self) -> str:
+        """Hash of names, shapes, dtypes and content, the same whatever the sharding and key order."""
+        total = hashlib.blake2b(digest_size=16)
+        for key in sorted(self.keys()):
+            info = self.info(key)
+            total.update(f"{key}|{info}|{self.aliases.get(key, '')}".encode())
+            if key not in self.aliases:
+                total.update(hash_tensor(self.tensor(key)))
+        return total.hexdigest()
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._index
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __len__(self) -> int:
+        return len(self.keys())
+
+    @property
+    def _index(self) -> frozenset[str]:
+        index = self.__dict__.get("_key_index")
+        if index is None:
+            index = self.__dict__["_key_index"] = frozenset(self.keys())
+        return index
+
+
+def hash_tensor(tensor: Tensor) -> bytes:
+    """Hash of a tensor's bytes in C order."""
+    digest = hashlib.blake2b(digest_size=16)
+    raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    for start in range(0, raw.numel(), _HASH_CHUNK):
+        digest.update(raw[start : start + _HASH_CHUNK].numpy())
+    return digest.digest()

@@ -1,0 +1,1 @@
+"""The streaming engine: plan, read in pieces, merge, write, journal."""

@@ -1,0 +1,19 @@
+"""The contract of fusion methods."""
+
+from fusionbench_core.methods.fused import Fused
+from fusionbench_core.methods.group import TensorGroup
+from fusionbench_core.methods.job import FusionJob
+from fusionbench_core.methods.method import Method, ModelMethod, TensorMethod
+from fusionbench_core.methods.predictor import Predictor
+from fusionbench_core.methods.survey import Survey
+
+__all__ = [
+    "Fused",
+    "FusionJob",
+    "Method",
+    "ModelMethod",
+    "Predictor",
+    "Survey",
+    "TensorGroup",
+    "TensorMethod",
+]

@@ -1,0 +1,58 @@
+"""What a model method gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fused:
+    """The result of a fusion: weights of the same architecture, or a module of a new one.
+
+    Make one with :meth:`weights` or :meth:`of_module`.
+    """
+
+    state: Mapping[str, Tensor] | None = None
+    module: nn.Module | None = None
+    builder: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Mapping[str, Tensor] | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def weights(cls, state: Mapping[str, Tensor], *, details: Mapping[str, Any] | None = None) -> Fused:
+        """A state dict for the pool's architecture.
+
+        Args:
+            state: Name -> tensor. Names that are absent are taken from the base.
+            details: JSON-able facts for the report, e.g. learned coefficients and loss curves.
+        """
+        return cls(state=dict(state), details=details or {})
+
+    @classmethod
+    def of_module(
+        cls,
+        module: nn.Module,
+        *,
+        builder: str,
+        arguments: Mapping[str, Any] | None = None,
+        tensors: Mapping[str, Tensor] | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> Fused:
+        """A module of a new architecture, with what is needed to rebuild it in a fresh process.
+
+        Args:
+            module: The live module.
+            builder: Name of the registered builder that makes the same module again, empty.
+            arguments: JSON-able arguments of the builder.
+            tensors: What the artefact stores; default the module's whole state dict. An ensemble that
+                refers to its members by name stores none of theirs.
+            details: JSON-able facts for the report.
+        """
+        return cls(
+            module=module, builder=builder, arguments=arguments or {}, tensors=tensors, details=details or {}
+        )

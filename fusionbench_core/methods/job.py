@@ -1,0 +1,72 @@
+"""What a model method is given: the pool, the tasks it may adapt to, Fabric, and the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fusionbench_core.engine.randomness import keyed_generator
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+    from fusionbench_core.methods.method import TensorMethod
+    from fusionbench_core.pools.pool import ModelPool
+    from fusionbench_core.tasks.adaptation import AdaptationTask
+
+
+@dataclass(frozen=True)
+class FusionJob:
+    """Everything a :class:`~fusionbench_core.methods.ModelMethod` may use.
+
+    Attributes:
+        pool: The models; `pool.module(name)` gives a live one, `pool.checkpoint(name)` a lazy view.
+        tasks: The tasks a method may adapt to, keyed by name, guarded: test data is refused unless the
+            config says `taskpool.transductive: true`, labels unless the method declares their need.
+        seed: Seed of the run.
+        run_tensor_method: Runs a tensor method over the pool with the run's engine settings.
+        make_fabric: Makes the run's Lightning Fabric.
+        on_progress: Called with (done, total, message).
+    """
+
+    pool: ModelPool
+    tasks: Mapping[str, AdaptationTask] = field(default_factory=dict)
+    seed: int = 0
+    run_tensor_method: Callable[[TensorMethod], Mapping[str, Tensor]] | None = None
+    make_fabric: Callable[[], Fabric] | None = None
+    on_progress: Callable[[int, int, str], None] = lambda done, total, message: None
+
+    @cached_property
+    def fabric(self) -> Fabric:
+        """Lightning Fabric, configured by the run: devices, precision, strategy. Launched."""
+        if self.make_fabric is None:
+            from lightning.fabric import Fabric
+
+            return Fabric(accelerator="cpu", devices=1)
+        return self.make_fabric()
+
+    def merge(self, method: TensorMethod) -> dict[str, Tensor]:
+        """State dict that a tensor method gives on this pool, e.g. for the part that is not learned."""
+        if self.run_tensor_method is None:
+            from fusionbench_core.engine.memory import merge_in_memory
+
+            return merge_in_memory(method, self.pool, seed=self.seed)
+        return dict(self.run_tensor_method(method))
+
+    def generator(self, *key: object) -> torch.Generator:
+        """A CPU generator keyed by the seed of the run and `key`."""
+        return keyed_generator(self.seed, *key)
+
+    def progress(self, done: int, total: int, message: str = "") -> None:
+        """Show how far the method is."""
+        self.on_progress(done, total, message)
+
+
+def details_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON-able copy of `values`: tensors become nested lists of floats."""
+    return {key: value.tolist() if isinstance(value, Tensor) else value for key, value in values.items()}

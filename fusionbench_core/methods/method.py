@@ -1,0 +1,70 @@
+"""What a fusion method is: its validated parameters, and a pure function of the models."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from fusionbench_core.records import Capabilities, MethodRecord
+
+if TYPE_CHECKING:
+    from fusionbench_core.methods.fused import Fused
+    from fusionbench_core.methods.group import TensorGroup
+    from fusionbench_core.methods.job import FusionJob
+    from fusionbench_core.methods.survey import Survey
+
+
+class Method(BaseModel):
+    """A method is its parameters: frozen, validated when built, equal by value.
+
+    Subclass :class:`TensorMethod` or :class:`ModelMethod`, never this. Declare parameters as fields
+    with `Field(default, description=…, gt=…)`; unknown ones are rejected.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    record: ClassVar[MethodRecord]
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this method, with these parameters, needs and promises; the record's unless overridden."""
+        return self.record.capabilities
+
+    def check(self, models: Sequence[str]) -> None:
+        """Check parameters against the models' names (config order), before any weight is read.
+
+        Raises:
+            ConfigError: if they do not fit, e.g. a list of weights of another length.
+        """
+
+
+class TensorMethod(Method):
+    """The common case: each output tensor is a pure function of the models' tensors of that name.
+
+    The engine streams: it calls :meth:`merge` once for each group, from several threads, in any order.
+    By the declared locality a group is a run of entries (`element`), of whole rows (`row`), or the
+    whole tensor (`tensor`).
+    """
+
+    @abstractmethod
+    def merge(self, group: TensorGroup) -> Tensor:
+        """The merged values, same shape as each of `group.models`, any floating dtype."""
+
+    def survey(self) -> Survey | None:
+        """First state of a survey over all tensors, whose result `merge` finds in `group.survey`.
+
+        For thresholds, norms and other quantities that need the whole model. None: no survey.
+        """
+        return None
+
+
+class ModelMethod(Method):
+    """A method that needs whole models: it learns, or builds a new architecture."""
+
+    @abstractmethod
+    def fuse(self, job: FusionJob) -> Fused:
+        """Fuse the models of `job.pool`."""

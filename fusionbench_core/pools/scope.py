@@ -1,0 +1,26 @@
+"""Which tensors are merged: shell patterns over their names."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Scope(BaseModel):
+    """Names that are merged. Everything else is copied from the base (or the first model)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    include: tuple[str, ...] = Field(("*",), description="shell patterns of tensor names to merge")
+    exclude: tuple[str, ...] = Field(
+        (), description="shell patterns of tensor names to leave out; wins over include"
+    )
+
+    def __contains__(self, name: str) -> bool:
+        return matches(name, self.include) and not matches(name, self.exclude)
+
+
+def matches(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether any shell pattern fits the whole name."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

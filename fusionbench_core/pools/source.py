@@ -1,0 +1,92 @@
+"""The contract of model sources: open a reference lazily, build a live module when asked."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from fusionbench_core.checkpoints import Checkpoint
+from fusionbench_core.errors import IncompatibleModels
+from fusionbench_core.records import SourceRecord
+
+
+class ModelSource(BaseModel):
+    """One reference to a model, and how to read it. A source is its validated parameters.
+
+    A pool names a source once for all its models, or one by one: `{source: nlp_tasks/peft, path: …}`.
+    Names in `open()` and in `skeleton().state_dict()` must be the same, buffers included.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    record: ClassVar[SourceRecord]
+
+    path: str = Field(description="local directory or file, a hub id, or pkg://PACKAGE/PATH inside a plugin")
+
+    @classmethod
+    def recognises(cls, path: str) -> bool:
+        """Whether this source can open `path`, judged from names and small files, for pools that name no source."""
+        return False
+
+    @abstractmethod
+    def open(self) -> Checkpoint:
+        """A lazy view of the weights; reads headers only.
+
+        Raises:
+            InputError: if the reference is missing, offline, corrupt or not trusted.
+        """
+
+    @abstractmethod
+    def skeleton(self) -> nn.Module:
+        """A module of this architecture with arbitrary weights, in fp32, in eval mode."""
+
+    def assets(self) -> Sequence[Path]:
+        """Files that an artefact must carry along: config, tokenizer, processor."""
+        return ()
+
+    def build(self, checkpoint: Checkpoint) -> nn.Module:
+        """A live module in eval mode with the weights of `checkpoint`, in fp32.
+
+        Raises:
+            IncompatibleModels: if names or shapes do not fit the architecture.
+        """
+        module = self.skeleton()
+        load_into(module, checkpoint)
+        return module.eval()
+
+
+def load_into(module: nn.Module, checkpoint: Checkpoint) -> None:
+    """Copy every tensor of `checkpoint` into `module`; dtypes are the module's.
+
+    Raises:
+        IncompatibleModels: naming every missing, unexpected and ill-shaped tensor.
+    """
+    state = module.state_dict()
+    aliases = {
+        name for name, tensor in state.items() if name not in checkpoint and _is_tied(state, name, tensor)
+    }
+    problems = [f"{name} is missing" for name in state if name not in checkpoint and name not in aliases]
+    problems += [f"{name} is not in the architecture" for name in checkpoint.keys() if name not in state]
+    problems += [
+        f"{name} is {list(checkpoint.info(name).shape)}, the architecture has {list(state[name].shape)}"
+        for name in checkpoint.keys()
+        if name in state and checkpoint.info(name).shape != tuple(state[name].shape)
+    ]
+    if problems:
+        raise IncompatibleModels(
+            f"the weights do not fit {type(module).__name__}",
+            model=checkpoint.location,
+            why="\n".join([*problems[:8], *(["…"] if len(problems) > 8 else [])]),
+            fix="check that weights and config.json belong together",
+        )
+    for name in checkpoint.keys():
+        state[name].copy_(checkpoint.tensor(name))
+
+
+def _is_tied(state: dict, name: str, tensor) -> bool:
+    return any(other is not tensor and other.data_ptr() == tensor.data_ptr() for other in state.values())
