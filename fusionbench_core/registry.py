@@ -137,7 +137,7 @@ class Registry:
             known = distribution_of(kind, short)
             if plugin.namespace == namespace or short in declared or known in plugin.distribution.split(", "):
                 return self._unusable(kind, name, plugin)
-        fix = did_you_mean(name, self.names(kind))
+        fix = did_you_mean(name, [known for known in self.names(kind) if ("/" in known) == bool(namespace)])
         missing = distribution_of(kind, name)
         if missing is not None and not self._installed(missing):
             return UnknownName(

@@ -1,0 +1,230 @@
+"""One use of Hydra: its global state is set up, locked, and put back as it was."""
+
+from __future__ import annotations
+
+import copy
+import re
+import threading
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fusionbench_core.config import safety
+from fusionbench_core.config.overrides import COMPONENTS, Request
+from fusionbench_core.config.presets import Presets, check_size
+from fusionbench_core.errors import ConfigError, FusionError
+
+if TYPE_CHECKING:
+    from fusionbench_core.registry import Registry
+
+_EMPTY = "fb_empty_root"
+_NOT_IN_DEFAULTS = re.compile(r"Could not override '([^']+)'\.[ \n]")
+_LOCK = threading.RLock()
+
+
+class Session:
+    """Hydra with a search path and the registry's methods; use it as a context manager.
+
+    Args:
+        presets: The directories, the primary one first.
+        searchpath: Extra entries of Hydra's search path, from the command line.
+        registry: Its methods become choices of the group `method`.
+        files: Group -> a YAML file that is a choice of it, by its path.
+    """
+
+    def __init__(
+        self, presets: Presets, searchpath: list[str], registry: Registry, files: dict[str, Path]
+    ) -> None:
+        self._presets = presets
+        self._registry = registry
+        self._files = files
+        entries = [*searchpath, *(f"file://{directory}" for directory in presets.directories[1:])]
+        quoted = ",".join("'{}'".format(entry.replace("'", r"\'")) for entry in entries)
+        self._fixed = [f"hydra.searchpath=[{quoted}]"]
+
+    def __enter__(self) -> Session:
+        _LOCK.acquire()
+        self._store = ConfigStore.instance()
+        self._hydra = GlobalHydra.instance().hydra
+        touched = (f"{_EMPTY}.yaml", *COMPONENTS)
+        self._kept = {key: copy.deepcopy(self._store.repo.get(key)) for key in touched}
+        try:
+            self._register()
+            GlobalHydra.instance().clear()
+            initialize_config_dir(str(self._presets.directories[0]), version_base="1.3", job_name="fb")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        GlobalHydra.instance().hydra = self._hydra
+        for key, value in self._kept.items():
+            self._store.repo.pop(key, None)
+            if value is not None:
+                self._store.repo[key] = value
+        _LOCK.release()
+
+    def compose(
+        self, root: str | None, groups: list[str], values: list[str]
+    ) -> tuple[DictConfig, list[Path]]:
+        """The unresolved config and the files it comes from.
+
+        Raises:
+            UnknownName: A defaults list names a method that no plugin provides.
+            ConfigError: Hydra, OmegaConf or the YAML parser refuse.
+        """
+        name = root or _EMPTY
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                words = [*self._fixed, *self._signed(name, groups), *values]
+                used = self._sources(name, words)
+                config = hydra_compose(name, words)
+        except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError) as error:
+            raise self._explained(error, name) from error
+        OmegaConf.set_struct(config, False)
+        return config, used
+
+    def is_own(self, root: str | None, group: str, choice: str, request: Request) -> bool:
+        """Whether a config makes this choice itself, so that what it says about it still applies."""
+        if root is None:
+            return False
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                words = [*self._fixed, *self._signed(root, request.groups)]
+                config = hydra_compose(root, words, return_hydra_config=True)
+            made = config.hydra.runtime.choices.get(group)
+            if made is None and isinstance(section := config.get(group), DictConfig):
+                made = section.get("name") if group == "method" else None
+        except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError):
+            # Its own choice may be one that is not installed here; then it is not the one asked for.
+            return False
+        return made is not None and self._canonical(group, str(made)) == self._canonical(group, choice)
+
+    def resolve(self, config: DictConfig) -> dict[str, Any]:
+        """Plain data with interpolations resolved.
+
+        Raises:
+            ConfigError: The config names code or a resolver, or a mandatory value is missing.
+        """
+        safety.check(OmegaConf.to_container(config, resolve=False))
+        try:
+            plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        except OmegaConfBaseException as error:
+            raise self._explained(error, None) from error
+        return {str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}
+
+    def _register(self) -> None:
+        self._store.store(name=_EMPTY, node={})
+        for name in self._registry.names("method"):
+            group, _, short = f"method/{name}".rpartition("/")
+            full = self._registry.find("method", name).full_name
+            self._store.store(group=group, name=short, node={"name": full})
+        for group, file in self._files.items():
+            try:
+                loaded = OmegaConf.load(file)
+            except (OmegaConfBaseException, yaml.YAMLError, OSError) as error:
+                raise self._explained(error, str(file)) from error
+            if not isinstance(loaded, DictConfig):
+                raise ConfigError(f"{group} must be a section of keys and values", file=file)
+            self._store.store(group=group, name=f"file_{file.stem}", node=loaded)
+
+    def _canonical(self, group: str, choice: str) -> str:
+        if group != "method" or self._presets.find(f"{group}/{choice}"):
+            return choice
+        try:
+            return self._registry.find("method", choice).full_name
+        except FusionError:
+            return choice
+
+    def _signed(self, name: str, groups: list[str]) -> list[str]:
+        """`+` before each group that the defaults list does not hold; Hydra itself tells which."""
+        signed = list(groups)
+        for _ in groups:
+            try:
+                self._defaults(name, [*self._fixed, *signed])
+            except MissingConfigException:
+                raise
+            except ConfigCompositionException as error:
+                match = _NOT_IN_DEFAULTS.search(str(error) + "\n")
+                if match is None:
+                    raise
+                missing = match.group(1)
+                signed = [f"+{word}" if word.partition("=")[0] == missing else word for word in signed]
+            else:
+                break
+        return signed
+
+    def _defaults(self, name: str, words: list[str]) -> list[Any]:
+        loader = GlobalHydra.instance().config_loader()
+        return loader.compute_defaults_list(config_name=name, overrides=words, run_mode=RunMode.RUN).defaults
+
+    def _sources(self, name: str, words: list[str]) -> list[Path]:
+        paths = [item.config_path for item in self._defaults(name, words) if item.config_path]
+        found = [self._presets.find(path) for path in dict.fromkeys([name, *paths])]
+        files = [file for file in found if file is not None]
+        for file in files:
+            check_size(file)
+            _refuse_hydra_settings(file)
+        return files
+
+    def _explained(self, error: Exception, name: str | None) -> FusionError:
+        if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+            return self._missing(error.missing_cfg_file, name)
+        file = self._presets.find(name) or name if name and name != _EMPTY else None
+        mark = getattr(error, "problem_mark", None)
+        if mark is not None:
+            reason = f"{getattr(error, 'problem', error)}"
+            return ConfigError(
+                "a config file is not valid YAML", file=f"{mark.name}:{mark.line + 1}", why=reason
+            )
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        lines = [line for line in lines if not line.startswith(("full_key:", "object_type=", "See https"))]
+        return ConfigError(
+            "the config cannot be composed",
+            file=file,
+            key=getattr(error, "full_key", None) or None,
+            override=getattr(error, "override", None),
+            why="\n".join(lines) or type(error).__name__,
+            fix="quote values with special characters: 'key=\"value\"'"
+            if hasattr(error, "override")
+            else None,
+        )
+
+    def _missing(self, path: str, name: str | None) -> FusionError:
+        from fusionbench_core.config.compose import _unknown
+
+        path = path.removesuffix(".yaml")
+        group, _, choice = path.partition("/")
+        if group == "method" and choice:
+            try:
+                self._registry.find("method", choice)
+            except FusionError as error:
+                error.where.setdefault("file", str(self._presets.find(name) if name else ""))
+                return error
+        if choice:
+            return _unknown(group, choice, self._presets.options(group))
+        return _unknown("config", path, self._presets.roots())
+
+
+def _refuse_hydra_settings(file: Path) -> None:
+    loaded = OmegaConf.load(file)
+    if isinstance(loaded, DictConfig) and "hydra" in loaded:
+        raise ConfigError(
+            "config files hold no `hydra` section",
+            file=file,
+            why="Hydra only composes here; it neither logs nor changes directories",
+            fix="remove it; a search path goes on the command line: 'hydra.searchpath=[pkg://…]'",
+        )
