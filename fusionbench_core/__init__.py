@@ -9,54 +9,154 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from fusionbench_core.api import evaluate as evaluate, fuse as fuse, load as load
+    from fusionbench_core.artefact.builder import BuildContext as BuildContext
+    from fusionbench_core.cache import cache_dir as cache_dir
+    from fusionbench_core.checkpoints import (
+        Checkpoint as Checkpoint,
+        RenamedCheckpoint as RenamedCheckpoint,
+        SafetensorsCheckpoint as SafetensorsCheckpoint,
+        StateDictCheckpoint as StateDictCheckpoint,
+        TensorInfo as TensorInfo,
+        open_checkpoint as open_checkpoint,
+    )
+    from fusionbench_core.engine.writer import write_safetensors as write_safetensors
+    from fusionbench_core.errors import (
+        ConfigError as ConfigError,
+        CorruptFile as CorruptFile,
+        FusionError as FusionError,
+        IncompatibleModels as IncompatibleModels,
+        MethodError as MethodError,
+        MissingCapability as MissingCapability,
+        NonFiniteInput as NonFiniteInput,
+        NotFound as NotFound,
+        Offline as Offline,
+        OutputError as OutputError,
+        TaskError as TaskError,
+        UnknownName as UnknownName,
+        UntrustedFormat as UntrustedFormat,
+    )
+    from fusionbench_core.hookspecs import hookimpl as hookimpl
+    from fusionbench_core.methods import (
+        Fused as Fused,
+        FusionJob as FusionJob,
+        Method as Method,
+        ModelMethod as ModelMethod,
+        Predictor as Predictor,
+        Survey as Survey,
+        TensorGroup as TensorGroup,
+        TensorMethod as TensorMethod,
+    )
+    from fusionbench_core.pools import (
+        ModelPool as ModelPool,
+        ModelSource as ModelSource,
+        PooledModel as PooledModel,
+        resolve_path as resolve_path,
+    )
+    from fusionbench_core.pools.source import load_into as load_into
+    from fusionbench_core.records import (
+        BuilderRecord as BuilderRecord,
+        Capabilities as Capabilities,
+        CheckRecord as CheckRecord,
+        CommandRecord as CommandRecord,
+        ConfigRecord as ConfigRecord,
+        Law as Law,
+        MethodRecord as MethodRecord,
+        Origin as Origin,
+        Paper as Paper,
+        ReporterRecord as ReporterRecord,
+        SourceRecord as SourceRecord,
+        StatisticRecord as StatisticRecord,
+        TaskRecord as TaskRecord,
+        implements as implements,
+    )
+    from fusionbench_core.statistics import Statistic as Statistic
+    from fusionbench_core.tasks import (
+        Batch as Batch,
+        ClassificationTask as ClassificationTask,
+        EvalContext as EvalContext,
+        Task as Task,
+        TaskCard as TaskCard,
+        TaskResult as TaskResult,
+    )
+    from fusionbench_core.tasks.adaptation import AdaptationTask as AdaptationTask
+    from fusionbench_core.tasks.result import wilson_interval as wilson_interval
+
 __version__ = "1.0.0"
 
-_EXPORTS: dict[str, str] = {
-    "fuse": "fusionbench_core.api",
-    "load": "fusionbench_core.api",
-    "evaluate": "fusionbench_core.api",
-    "hookimpl": "fusionbench_core.hookspecs",
-    "implements": "fusionbench_core.records",
-    "Batch": "fusionbench_core.tasks",
-    "BuildContext": "fusionbench_core.artefact.builder",
-    "Capabilities": "fusionbench_core.records",
-    "Checkpoint": "fusionbench_core.checkpoints",
-    "CheckRecord": "fusionbench_core.records",
-    "ClassificationTask": "fusionbench_core.tasks",
-    "CommandRecord": "fusionbench_core.records",
-    "ConfigRecord": "fusionbench_core.records",
-    "BuilderRecord": "fusionbench_core.records",
-    "EvalContext": "fusionbench_core.tasks",
-    "Fused": "fusionbench_core.methods",
-    "FusionError": "fusionbench_core.errors",
-    "FusionJob": "fusionbench_core.methods",
-    "Law": "fusionbench_core.records",
-    "MethodRecord": "fusionbench_core.records",
-    "ModelMethod": "fusionbench_core.methods",
-    "ModelPool": "fusionbench_core.pools",
-    "ModelSource": "fusionbench_core.pools",
-    "Paper": "fusionbench_core.records",
-    "Predictor": "fusionbench_core.methods",
-    "RenamedCheckpoint": "fusionbench_core.checkpoints",
-    "ReporterRecord": "fusionbench_core.records",
-    "SafetensorsCheckpoint": "fusionbench_core.checkpoints",
-    "SourceRecord": "fusionbench_core.records",
-    "StateDictCheckpoint": "fusionbench_core.checkpoints",
-    "Statistic": "fusionbench_core.statistics",
-    "StatisticRecord": "fusionbench_core.records",
-    "Survey": "fusionbench_core.methods",
-    "Task": "fusionbench_core.tasks",
-    "TaskCard": "fusionbench_core.tasks",
-    "TaskRecord": "fusionbench_core.records",
-    "TaskResult": "fusionbench_core.tasks",
-    "TensorGroup": "fusionbench_core.methods",
-    "TensorInfo": "fusionbench_core.checkpoints",
-    "TensorMethod": "fusionbench_core.methods",
-    "load_into": "fusionbench_core.pools.source",
-    "open_checkpoint": "fusionbench_core.checkpoints",
-    "resolve_path": "fusionbench_core.pools",
-    "wilson_interval": "fusionbench_core.tasks.result",
+_MODULES: dict[str, tuple[str, ...]] = {
+    "fusionbench_core.api": ("evaluate", "fuse", "load"),
+    "fusionbench_core.artefact.builder": ("BuildContext",),
+    "fusionbench_core.cache": ("cache_dir",),
+    "fusionbench_core.checkpoints": (
+        "Checkpoint",
+        "RenamedCheckpoint",
+        "SafetensorsCheckpoint",
+        "StateDictCheckpoint",
+        "TensorInfo",
+        "open_checkpoint",
+    ),
+    "fusionbench_core.engine.writer": ("write_safetensors",),
+    "fusionbench_core.errors": (
+        "ConfigError",
+        "CorruptFile",
+        "FusionError",
+        "IncompatibleModels",
+        "MethodError",
+        "MissingCapability",
+        "NonFiniteInput",
+        "NotFound",
+        "Offline",
+        "OutputError",
+        "TaskError",
+        "UnknownName",
+        "UntrustedFormat",
+    ),
+    "fusionbench_core.hookspecs": ("hookimpl",),
+    "fusionbench_core.methods": (
+        "Fused",
+        "FusionJob",
+        "Method",
+        "ModelMethod",
+        "Predictor",
+        "Survey",
+        "TensorGroup",
+        "TensorMethod",
+    ),
+    "fusionbench_core.pools": ("ModelPool", "ModelSource", "PooledModel", "resolve_path"),
+    "fusionbench_core.pools.source": ("load_into",),
+    "fusionbench_core.records": (
+        "BuilderRecord",
+        "Capabilities",
+        "CheckRecord",
+        "CommandRecord",
+        "ConfigRecord",
+        "Law",
+        "MethodRecord",
+        "Origin",
+        "Paper",
+        "ReporterRecord",
+        "SourceRecord",
+        "StatisticRecord",
+        "TaskRecord",
+        "implements",
+    ),
+    "fusionbench_core.statistics": ("Statistic",),
+    "fusionbench_core.tasks": (
+        "Batch",
+        "ClassificationTask",
+        "EvalContext",
+        "Task",
+        "TaskCard",
+        "TaskResult",
+    ),
+    "fusionbench_core.tasks.adaptation": ("AdaptationTask",),
+    "fusionbench_core.tasks.result": ("wilson_interval",),
 }
+_EXPORTS: dict[str, str] = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = sorted([*_EXPORTS, "__version__"])  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -79,13 +79,10 @@ class Checkpoint(ABC):
 
     def fingerprint(self) -> str:
         """Hash of names, shapes, dtypes and content, the same whatever the sharding and key order."""
-        total = hashlib.blake2b(digest_size=16)
-        for key in sorted(self.keys()):
-            info = self.info(key)
-            total.update(f"{key}|{info}|{self.aliases.get(key, '')}".encode())
-            if key not in self.aliases:
-                total.update(hash_tensor(self.tensor(key)))
-        return total.hexdigest()
+        return content_hash(
+            (key, self.info(key), self.aliases[key] if key in self.aliases else hash_tensor(self.tensor(key)))
+            for key in self.keys()
+        )
 
     def __contains__(self, key: object) -> bool:
         return key in self._index
@@ -104,9 +101,18 @@ class Checkpoint(ABC):
         return index
 
 
+def content_hash(entries: Iterable[tuple[str, TensorInfo, bytes | str]]) -> str:
+    """Hash of a checkpoint's content from (name, info, SHA-256 of the bytes, or the name it is tied to)."""
+    total = hashlib.sha256()
+    for name, info, content in sorted(entries, key=lambda entry: entry[0]):
+        text = content if isinstance(content, str) else content.hex()
+        total.update(f"{name}|{info}|{text}\n".encode())
+    return total.hexdigest()
+
+
 def hash_tensor(tensor: Tensor) -> bytes:
-    """Hash of a tensor's bytes in C order."""
-    digest = hashlib.blake2b(digest_size=16)
+    """SHA-256 of a tensor's bytes in C order (processors compute it in hardware)."""
+    digest = hashlib.sha256()
     raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
     for start in range(0, raw.numel(), _HASH_CHUNK):
         digest.update(raw[start : start + _HASH_CHUNK].numpy())

@@ -17,7 +17,7 @@ class RenamedCheckpoint(Checkpoint):
 
     def __init__(self, inner: Checkpoint, rename: Callable[[str], str | None]) -> None:
         self._inner = inner
-        self._names = {new: old for old in inner.keys() if (new := rename(old)) is not None}
+        self._names = {new: old for old in inner if (new := rename(old)) is not None}
         self.location = inner.location
 
     def keys(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -39,7 +39,7 @@ class TensorGroup:
         start: int,
         names: Sequence[str],
         models: Sequence[Tensor],
-        base: Tensor | None,
+        base: Tensor | Callable[[], Tensor] | None,
         seed: int,
         survey: Any = None,
         statistics: Mapping[str, Sequence[Tensor | None]] | None = None,
@@ -58,11 +58,12 @@ class TensorGroup:
 
     @property
     def has_base(self) -> bool:
+        """Whether the pool has a base; looking at it reads nothing."""
         return self._base is not None
 
     @property
     def base(self) -> Tensor:
-        """The base model's piece.
+        """The base model's piece; read only when asked for.
 
         Raises:
             MissingCapability: if the pool has no base. A method that always needs one declares
@@ -72,6 +73,8 @@ class TensorGroup:
             raise MissingCapability(
                 "this method needs a base model, and the pool has none", fix="add `modelpool.base`"
             )
+        if not isinstance(self._base, Tensor):
+            self._base = self._base()
         return self._base
 
     @cached_property

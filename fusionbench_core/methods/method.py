@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
@@ -60,6 +60,10 @@ class TensorMethod(Method):
         For thresholds, norms and other quantities that need the whole model. None: no survey.
         """
         return None
+
+    def statistics(self) -> Mapping[str, Mapping[str, Any]]:
+        """Statistic name -> its parameters; by default all the capabilities name, as they come."""
+        return {name: {} for name in self.capabilities.statistics}
 
 
 class ModelMethod(Method):

@@ -49,6 +49,10 @@ class ModelSource(BaseModel):
         """Files that an artefact must carry along: config, tokenizer, processor."""
         return ()
 
+    def for_artefact(self, directory: Path) -> ModelSource:
+        """The source that reads an artefact of this architecture, written to `directory`."""
+        return self.model_copy(update={"path": str(directory)})
+
     def build(self, checkpoint: Checkpoint) -> nn.Module:
         """A live module in eval mode with the weights of `checkpoint`, in fp32.
 
@@ -71,10 +75,10 @@ def load_into(module: nn.Module, checkpoint: Checkpoint) -> None:
         name for name, tensor in state.items() if name not in checkpoint and _is_tied(state, name, tensor)
     }
     problems = [f"{name} is missing" for name in state if name not in checkpoint and name not in aliases]
-    problems += [f"{name} is not in the architecture" for name in checkpoint.keys() if name not in state]
+    problems += [f"{name} is not in the architecture" for name in checkpoint if name not in state]
     problems += [
         f"{name} is {list(checkpoint.info(name).shape)}, the architecture has {list(state[name].shape)}"
-        for name in checkpoint.keys()
+        for name in checkpoint
         if name in state and checkpoint.info(name).shape != tuple(state[name].shape)
     ]
     if problems:
@@ -84,7 +88,7 @@ def load_into(module: nn.Module, checkpoint: Checkpoint) -> None:
             why="\n".join([*problems[:8], *(["…"] if len(problems) > 8 else [])]),
             fix="check that weights and config.json belong together",
         )
-    for name in checkpoint.keys():
+    for name in checkpoint:
         state[name].copy_(checkpoint.tensor(name))
 
 

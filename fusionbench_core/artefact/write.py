@@ -1,0 +1,255 @@
+"""Write artefacts: everything under a temporary name, renamed when it is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fusionbench_core.artefact.card import model_card
+from fusionbench_core.artefact.describe import describe_method, describe_pool, describe_source
+from fusionbench_core.artefact.manifest import NAME, Manifest
+from fusionbench_core.checkpoints.checkpoint import content_hash, hash_tensor
+from fusionbench_core.checkpoints.fingerprints import fingerprint
+from fusionbench_core.checkpoints.memory import StateDictCheckpoint
+from fusionbench_core.dtypes import dtype_name
+from fusionbench_core.engine.journal import NAME as JOURNAL
+from fusionbench_core.engine.journal import Journal
+from fusionbench_core.engine.merge import Statistics, StreamingMerge
+from fusionbench_core.engine.options import EngineOptions
+from fusionbench_core.engine.plan import Plan, PlanStep
+from fusionbench_core.engine.writer import SafetensorsWriter, write_atomically
+from fusionbench_core.errors import InsufficientResources, OutputError
+from fusionbench_core.methods.fused import Fused
+from fusionbench_core.methods.method import Method, TensorMethod
+from fusionbench_core.pools.pool import ModelPool
+from fusionbench_core.records import MethodRecord
+
+
+class ArtefactWriter:
+    """Writes one artefact to `directory`, which must not exist.
+
+    Until everything is there it is called `.NAME.partial`; a merge that was interrupted goes on from
+    there.
+
+    Args:
+        directory: Final place.
+        method: What made it.
+        record: The method's record with its origin.
+        pool: What it was made of.
+        options: Engine settings.
+        seed: Seed of the run.
+
+    Raises:
+        OutputError: if the directory exists, or cannot be made.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        method: Method,
+        record: MethodRecord,
+        pool: ModelPool,
+        *,
+        options: EngineOptions,
+        seed: int = 0,
+    ) -> None:
+        if directory.exists():
+            raise OutputError(
+                f"{directory} exists already", fix="choose another output directory, or remove this one"
+            )
+        self._final = directory
+        self._partial = directory.with_name(f".{directory.name}.partial")
+        self._method, self._record, self._pool, self._options, self._seed = (
+            method,
+            record,
+            pool,
+            options,
+            seed,
+        )
+        try:
+            self._partial.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"cannot make {self._partial}", why=str(error), fix="choose another place"
+            ) from error
+
+    def merge(
+        self,
+        plan: Plan,
+        method: TensorMethod,
+        *,
+        statistics: Statistics | None = None,
+        on_step: Callable[[PlanStep], None] = lambda step: None,
+        on_survey: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Manifest:
+        """Stream a merge to disk, going on after the last tensor an interrupted one has written."""
+        self._check_space(plan.write_bytes)
+        layout = [(step.name, step.info) for step in plan]
+        writer = SafetensorsWriter(
+            self._partial,
+            layout,
+            aliases=plan.aliases,
+            max_shard_size=self._options.max_shard_size,
+            resume=True,
+        )
+        journal = Journal(self._partial / JOURNAL, plan.key, resume=writer.resumed)
+        try:
+            hashes = {name: digest for name, digest in journal.done.items() if _intact(writer, name, digest)}
+
+            def written(step: PlanStep, digest: str) -> None:
+                hashes[step.name] = digest
+                journal.record(step.name, digest)
+                on_step(step)
+
+            for step in plan:
+                if step.name in hashes:
+                    on_step(step)
+            StreamingMerge(
+                method,
+                plan,
+                self._pool,
+                writer,
+                options=self._options,
+                seed=self._seed,
+                statistics=statistics,
+            ).run(written, on_survey, done=tuple(hashes))
+            writer.finish()
+        finally:
+            writer.close()
+            journal.close()
+        infos = dict(layout)
+        entries = [(name, infos[name], bytes.fromhex(digest)) for name, digest in hashes.items()]
+        tied = [(alias, infos[kept], kept) for alias, kept in plan.aliases.items()]
+        return self._finish(
+            Manifest(kind="weights", content_hash=content_hash([*entries, *tied]), **self._facts())
+        )
+
+    def fused(self, fused: Fused) -> Manifest:
+        """Write what a model method made."""
+        if fused.state is not None:
+            return self._finish(
+                Manifest(
+                    kind="weights", content_hash=self._tensors(self._completed(fused.state)), **self._facts()
+                )
+            )
+        assert fused.module is not None
+        tensors = fused.module.state_dict() if fused.tensors is None else fused.tensors
+        members = {} if tensors else _describe_members(self._pool)
+        return self._finish(
+            Manifest(
+                kind="module",
+                builder=fused.builder,
+                arguments=dict(fused.arguments),
+                tensors=bool(tensors),
+                members=members,
+                content_hash=self._tensors(tensors) if tensors else "",
+                **self._facts(),
+            )
+        )
+
+    def _completed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`state` in the reference model's names, order and dtypes; what is absent comes from there."""
+        reference = self._pool.reference_model.checkpoint
+        complete = {}
+        for name in reference:
+            if name in reference.aliases and name not in state:
+                continue
+            tensor = state[name] if name in state else reference.tensor(name)
+            info = reference.info(name)
+            wanted = self._options.dtype if self._options.dtype and info.is_floating else info.dtype
+            complete[name] = tensor.detach().cpu().to(wanted)
+        return complete
+
+    def _tensors(self, state: Mapping[str, Tensor]) -> str:
+        checkpoint = StateDictCheckpoint(state)
+        layout = [
+            (name, checkpoint.info(name)) for name in checkpoint if name not in checkpoint.aliases
+        ]
+        self._check_space(sum(info.nbytes for _, info in layout))
+        writer = SafetensorsWriter(
+            self._partial, layout, aliases=checkpoint.aliases, max_shard_size=self._options.max_shard_size
+        )
+        try:
+            for name, _ in layout:
+                writer.write(name, 0, checkpoint.tensor(name))
+            writer.finish()
+        finally:
+            writer.close()
+        return checkpoint.fingerprint()
+
+    def _facts(self) -> dict[str, Any]:
+        source = self._pool.reference_model.source
+        return {
+            "method": describe_method(self._method, self._record),
+            "source": describe_source(source.for_artefact(self._final)) if source else None,
+            "base_models": describe_pool(self._pool),
+            "seed": self._seed,
+        }
+
+    def _check_space(self, needed: int) -> None:
+        free = shutil.disk_usage(self._partial).free + sum(
+            f.stat().st_size for f in self._partial.glob("*.safetensors")
+        )
+        if needed > free:
+            raise InsufficientResources(
+                f"the output needs {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free",
+                directory=self._final.parent,
+                fix="free some space, or choose another output directory",
+            )
+
+    def _finish(self, manifest: Manifest) -> Manifest:
+        source = self._pool.reference_model.source
+        try:
+            for asset in source.assets() if source else ():
+                shutil.copyfile(asset, self._partial / asset.name)
+            _state_dtype(self._partial / "config.json", self._options.dtype)
+            write_atomically(self._partial / "README.md", model_card(manifest, self._record.paper))
+            write_atomically(self._partial / NAME, manifest.to_text())
+            (self._partial / JOURNAL).unlink(missing_ok=True)
+            _sync_directory(self._partial)
+            os.replace(self._partial, self._final)
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {self._final}", why=str(error), fix="choose another place"
+            ) from error
+        return manifest
+
+
+def _intact(writer: SafetensorsWriter, name: str, digest: str) -> bool:
+    try:
+        return hash_tensor(writer.read(name)).hex() == digest
+    except (KeyError, OSError):
+        return False
+
+
+def _describe_members(pool: ModelPool) -> dict[str, Any]:
+    return {
+        name: {**describe_source(model.source), "fingerprint": fingerprint(model.checkpoint)}
+        for name, model in pool.models.items()
+        if model.source is not None
+    }
+
+
+def _state_dtype(config: Path, dtype: torch.dtype | None) -> None:
+    """Have a transformers config.json name the dtype that was written."""
+    if dtype is None or not config.exists():
+        return
+    data = json.loads(config.read_text(encoding="utf-8"))
+    data.pop("torch_dtype", None)
+    data["dtype"] = dtype_name(dtype)
+    write_atomically(config, json.dumps(data, indent=2) + "\n")
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,32 @@
+"""Merge into memory: state dict out."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fusionbench_core.engine.merge import Statistics, StreamingMerge
+from fusionbench_core.engine.options import EngineOptions
+from fusionbench_core.engine.plan import make_plan
+from fusionbench_core.engine.sink import MemorySink
+from fusionbench_core.methods.method import TensorMethod
+from fusionbench_core.pools.pool import ModelPool
+
+
+def merge_in_memory(
+    method: TensorMethod,
+    pool: ModelPool,
+    *,
+    options: EngineOptions | None = None,
+    seed: int = 0,
+    statistics: Statistics | None = None,
+) -> dict[str, Tensor]:
+    """The state dict that `method` makes of the pool's models.
+
+    Raises:
+        FusionError: as `make_plan` and `StreamingMerge.run` do.
+    """
+    options = options or EngineOptions()
+    plan = make_plan(method, pool, options, seed=seed)
+    sink = MemorySink(plan)
+    StreamingMerge(method, plan, pool, sink, options=options, seed=seed, statistics=statistics).run()
+    return sink.state_dict()

@@ -1,0 +1,243 @@
+"""Merge by streaming: read a piece of every model, merge it, write it; survey first if asked to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fusionbench_core.checkpoints import Checkpoint
+from fusionbench_core.checkpoints.checkpoint import hash_tensor
+from fusionbench_core.dtypes import accumulation_dtype, dtype_name
+from fusionbench_core.engine.options import EngineOptions
+from fusionbench_core.engine.pieces import Piece, cut
+from fusionbench_core.engine.plan import Plan, PlanStep
+from fusionbench_core.engine.sink import Sink
+from fusionbench_core.engine.workers import MemoryGate, Workers
+from fusionbench_core.errors import FusionError, IncompatibleModels, MethodError, NonFiniteInput
+from fusionbench_core.methods.group import TensorGroup
+from fusionbench_core.methods.method import TensorMethod
+from fusionbench_core.methods.survey import Survey
+from fusionbench_core.pools.pool import ModelPool
+
+Statistics = Mapping[str, Sequence[Mapping[str, Tensor] | Checkpoint]]
+"""Statistic name -> one mapping of tensor names a model, in plan order."""
+
+
+class StreamingMerge:
+    """One merge of a pool by a tensor method.
+
+    Args:
+        method: What to do with each group of tensors.
+        plan: What to do with each tensor.
+        pool: Where the tensors come from.
+        sink: Where the result goes.
+        options: Threads, dtypes, rules.
+        seed: Keys all random numbers.
+        statistics: What the method's statistics gave, by name.
+    """
+
+    def __init__(
+        self,
+        method: TensorMethod,
+        plan: Plan,
+        pool: ModelPool,
+        sink: Sink,
+        *,
+        options: EngineOptions,
+        seed: int = 0,
+        statistics: Statistics | None = None,
+    ) -> None:
+        self._method, self._plan, self._sink, self._options, self._seed = method, plan, sink, options, seed
+        self._models = {name: pool[name].checkpoint for name in plan.models}
+        self._base = pool.base.checkpoint if pool.base else None
+        self._first = pool.names[0]
+        self._statistics = statistics or {}
+        self._gate = MemoryGate(options.memory_budget)
+
+    def run(
+        self,
+        on_step: Callable[[PlanStep, str], None] = lambda step, digest: None,
+        on_survey: Callable[[int, int], None] = lambda done, total: None,
+        done: Iterable[str] = (),
+    ) -> None:
+        """Survey, then merge every tensor that is not in `done`.
+
+        `on_step(step, sha256)` is called in the caller's thread when a tensor is written.
+
+        Raises:
+            NonFiniteInput: naming model and tensor.
+            IncompatibleModels: if integer tensors differ and no rule is given.
+            MethodError: if the method fails, or gives another shape or NaN.
+        """
+        done = set(done)
+        with Workers(self._options.threads) as workers:
+            survey = self._run_survey(workers, on_survey)
+            pieces = (p for s in self._plan if s.name not in done for p in cut(s, self._plan.locality))
+            hashes: list[tuple[PlanStep, Future[bytes]]] = []
+            for piece, _ in workers.map(partial(self._merge, survey), pieces):
+                if piece.last:
+                    hashes.append((piece.step, workers.submit(self._hash, piece.step.name)))
+                    hashes = list(_report_finished(hashes, on_step))
+            for step, digest in hashes:
+                on_step(step, digest.result().hex())
+
+    def _run_survey(self, workers: Workers, on_survey: Callable[[int, int], None]) -> Any:
+        state: Any = self._method.survey()
+        steps = [step for step in self._plan if step.action == "merge"]
+        while isinstance(state, Survey):
+            total = None
+            for count, step in enumerate(steps, 1):
+                for _, seen in workers.map(partial(self._observe, state), cut(step, self._plan.locality)):
+                    total = seen if total is None else total + seen
+                on_survey(count, len(steps))
+            state = state.advance(total)
+        return state
+
+    def _observe(self, survey: Survey, piece: Piece) -> Any:
+        return self._guard(piece, lambda: survey.observe(self._group(piece, None)))
+
+    def _merge(self, survey: Any, piece: Piece) -> None:
+        if piece.step.action == "copy":
+            values = self._source(piece).chunk(piece.step.name, piece.start, piece.stop)
+            self._sink.write(piece.step.name, piece.start, self._cast(piece, values))
+        elif piece.step.action == "equal":
+            self._sink.write(piece.step.name, piece.start, self._agreed(piece))
+        else:
+            size = (piece.stop - piece.start) * accumulation_dtype(
+                piece.step.info.dtype, self._options.accumulate
+            ).itemsize
+            with self._gate.hold(size * (2 * len(self._models) + 3)):
+                merged = self._guard(piece, lambda: self._method.merge(self._group(piece, survey)))
+                self._sink.write(piece.step.name, piece.start, self._checked(piece, merged))
+
+    def _group(self, piece: Piece, survey: Any) -> TensorGroup:
+        name, step = piece.step.name, piece.step
+        models = [self._read(model, checkpoint, piece) for model, checkpoint in self._models.items()]
+        base = None if self._base is None else partial(self._read, "the base", self._base, piece)
+        return TensorGroup(
+            name=name,
+            shape=step.info.shape,
+            start=piece.start,
+            names=self._plan.models,
+            models=models,
+            base=base,
+            seed=self._seed,
+            survey=survey,
+            statistics={key: [_find(one, name) for one in each] for key, each in self._statistics.items()},
+            layer=step.layer,
+        )
+
+    def _read(self, model: str, checkpoint: Checkpoint, piece: Piece) -> Tensor:
+        raw = checkpoint.chunk(piece.step.name, piece.start, piece.stop)
+        values = raw.to(accumulation_dtype(raw.dtype, self._options.accumulate), copy=True)
+        if self._options.check_finite and not _finite(values):
+            bad = int((~torch.isfinite(values)).sum())
+            raise NonFiniteInput(
+                f"{bad} of {values.numel()} entries read are NaN or Inf",
+                model=model,
+                tensor=piece.step.name,
+                file=checkpoint.location,
+                fix="repair or leave out this model; `engine.check_finite=false` merges it as it is",
+            )
+        return values.view(piece.shape)
+
+    def _checked(self, piece: Piece, merged: Any) -> Tensor:
+        if not isinstance(merged, Tensor) or tuple(merged.shape) != piece.shape:
+            got = list(merged.shape) if isinstance(merged, Tensor) else type(merged).__name__
+            raise self._failed(piece, f"it gave {got} where {list(piece.shape)} was expected")
+        return self._cast(piece, merged.reshape(-1))
+
+    def _cast(self, piece: Piece, values: Tensor) -> Tensor:
+        dtype = piece.step.info.dtype
+        result = values.to(dtype)
+        if self._options.check_finite and dtype.is_floating_point and not _finite(result):
+            if _finite(values):
+                raise MethodError(
+                    f"the merged values overflow {dtype_name(dtype)}",
+                    tensor=piece.step.name,
+                    fix="set engine.dtype to bfloat16 or float32",
+                )
+            if piece.step.action == "merge":
+                raise self._failed(piece, "it gave NaN or Inf for finite inputs")
+        return result
+
+    def _agreed(self, piece: Piece) -> Tensor:
+        """Integer and boolean tensors: equal in all models, or decided by the rule."""
+        name, rule = piece.step.name, self._options.integers
+        each = {model: c.chunk(name, piece.start, piece.stop) for model, c in self._models.items()}
+        base = self._base.chunk(name, piece.start, piece.stop) if self._base is not None else None
+        values = list(each.values()) if base is None else [base, *each.values()]
+        if all(torch.equal(values[0], other) for other in values[1:]):
+            result = values[0]
+        elif rule == "base" and base is not None:
+            result = base
+        elif rule in ("first", "base"):
+            result = each[self._first]
+        elif rule == "max":
+            result = torch.stack([v.to(piece.step.info.dtype) for v in values]).amax(0)
+        else:
+            differing = [model for model, value in each.items() if not torch.equal(value, values[0])]
+            raise IncompatibleModels(
+                f"{dtype_name(piece.step.info.dtype)} tensor {name} differs between the models",
+                models=", ".join(differing),
+                why="averaging integers or booleans (counters, position ids, masks) has no meaning",
+                fix="say what to take: engine.integers=base, first or max",
+            )
+        return result.to(piece.step.info.dtype)
+
+    def _source(self, piece: Piece) -> Checkpoint:
+        source = piece.step.source
+        if source is not None:
+            return self._models[source]
+        assert self._base is not None
+        return self._base
+
+    def _hash(self, name: str) -> bytes:
+        return hash_tensor(self._sink.read(name))
+
+    def _guard(self, piece: Piece, work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except FusionError as error:
+            error.where.setdefault("tensor", piece.step.name)
+            raise
+        except Exception as error:
+            raise self._failed(piece, f"{type(error).__name__}: {error}") from error
+
+    def _failed(self, piece: Piece, why: str) -> MethodError:
+        record = self._method.record
+        origin = record.origin
+        return MethodError(
+            f"{record.full_name} failed",
+            tensor=f"{piece.step.name} {piece.step.info}",
+            plugin=f"{origin.distribution} {origin.version}" if origin else None,
+            why=why,
+            fix="report this to the authors of the plugin; FB_DEBUG=1 shows where it happened",
+        )
+
+
+def _report_finished(
+    hashes: list[tuple[PlanStep, Future[bytes]]], on_step: Callable[[PlanStep, str], None]
+) -> Iterator[tuple[PlanStep, Future[bytes]]]:
+    for step, digest in hashes:
+        if digest.done():
+            on_step(step, digest.result().hex())
+        else:
+            yield step, digest
+
+
+def _find(values: Mapping[str, Tensor] | Checkpoint, name: str) -> Tensor | None:
+    if name not in values:
+        return None
+    return values.tensor(name) if isinstance(values, Checkpoint) else values[name]
+
+
+def _finite(values: Tensor) -> bool:
+    # A sum is one pass without a temporary; only a suspicious sum is looked at entry by entry.
+    total = values.float().sum() if values.dtype.itemsize < 4 else values.sum()
+    return bool(torch.isfinite(total)) or bool(torch.isfinite(values).all())

@@ -1,0 +1,38 @@
+"""How the engine runs: threads, memory, dtypes and rules."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+
+def available_cpus() -> int:
+    """Number of processors this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Settings of the engine. None of them but the dtypes and the rule for integers changes a result.
+
+    Attributes:
+        threads: Worker threads; each computes with one intra-op thread.
+        memory_budget: Bytes of anonymous memory that pieces in flight may take; None: no bound.
+        dtype: Floating dtype of the output; None keeps each tensor's.
+        accumulate: Least dtype of the arithmetic.
+        max_shard_size: Bytes of one output file at most.
+        check_finite: Refuse NaN and Inf in inputs and results.
+        integers: What to do with integer and boolean tensors that differ between models: `error`, or
+            take the `base`'s, the `first` model's, or the entry-wise `max`.
+    """
+
+    threads: int = field(default_factory=available_cpus)
+    memory_budget: int | None = None
+    dtype: torch.dtype | None = None
+    accumulate: torch.dtype = torch.float32
+    max_shard_size: int = 5 * 10**9
+    check_finite: bool = True
+    integers: Literal["error", "base", "first", "max"] = "error"

@@ -1,0 +1,62 @@
+"""How tensors are cut into pieces that fit in the cache."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fusionbench_core.checkpoints import TensorInfo
+
+if TYPE_CHECKING:
+    from fusionbench_core.engine.plan import PlanStep
+
+CHUNK = 1 << 18
+"""Entries of a piece: 1 MiB in fp32, so that a handful of operands stay in the L2 cache."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Entries `start` to `stop` of the flattened tensor of one step, seen in `shape`."""
+
+    step: PlanStep
+    start: int
+    stop: int
+    shape: tuple[int, ...]
+
+    @property
+    def last(self) -> bool:
+        return self.stop == self.step.info.numel
+
+
+def piece_numel(info: TensorInfo, locality: str) -> int:
+    """Most entries of one piece of such a tensor."""
+    if locality == "element":
+        return min(info.numel, CHUNK)
+    if locality == "row" and len(info.shape) > 1:
+        return min(info.numel, max(1, CHUNK // max(1, _row(info))) * _row(info))
+    return info.numel
+
+
+def cut(step: PlanStep, locality: str) -> Iterator[Piece]:
+    """The pieces of a step, in order. An empty tensor is one empty piece."""
+    info = step.info
+    if step.action != "merge":
+        locality = "element"
+    size = piece_numel(info, locality)
+    for start in range(0, max(info.numel, 1), max(size, 1)):
+        stop = min(start + size, info.numel)
+        yield Piece(step, start, stop, _shape(info, locality, start, stop))
+
+
+def _row(info: TensorInfo) -> int:
+    return math.prod(info.shape[1:])
+
+
+def _shape(info: TensorInfo, locality: str, start: int, stop: int) -> tuple[int, ...]:
+    if locality == "element":
+        return (stop - start,)
+    if locality == "row" and len(info.shape) > 1 and info.numel:
+        return ((stop - start) // _row(info), *info.shape[1:])
+    return info.shape

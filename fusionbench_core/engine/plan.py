@@ -1,0 +1,241 @@
+"""The plan: what happens to every tensor, decided from headers alone, before a weight is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from fusionbench_core import __version__
+from fusionbench_core.checkpoints import Checkpoint, TensorInfo
+from fusionbench_core.dtypes import accumulation_dtype, dtype_name
+from fusionbench_core.engine.alignment import align
+from fusionbench_core.engine.options import EngineOptions
+from fusionbench_core.engine.pieces import piece_numel
+from fusionbench_core.errors import InsufficientResources, MissingCapability
+
+if TYPE_CHECKING:
+    from fusionbench_core.methods.method import Method
+    from fusionbench_core.pools.pool import ModelPool
+
+Action = Literal["merge", "equal", "copy"]
+
+
+@dataclass(frozen=True)
+class PlanStep:
+    """What happens to one output tensor.
+
+    Attributes:
+        name: Name of the tensor.
+        action: `merge` by the method; `equal`: not a floating tensor, so all models must agree or the
+            rule for integers applies; `copy` from `source`.
+        info: Shape and dtype of the output.
+        source: For `copy`: name of the model, None for the base.
+        layer: Index of the layer it belongs to, None outside the layer stack.
+    """
+
+    name: str
+    action: Action
+    info: TensorInfo
+    source: str | None = None
+    layer: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All steps in the order of the base's (or first model's) file, and what they cost.
+
+    Attributes:
+        steps: One a written tensor.
+        aliases: Tied names, not written a second time: name -> the name it shares.
+        models: Names in the order the method sees them.
+        locality: How the engine cuts tensors.
+        read_bytes: Bytes read in all passes.
+        write_bytes: Bytes of the output.
+        peak_bytes: Estimate of anonymous memory on top of the interpreter's.
+        inputs: Model name (`_base_` for the base) -> identity of its content.
+        notes: What the user should know, e.g. tensors left out.
+        key: Hash of everything that decides the output.
+    """
+
+    steps: tuple[PlanStep, ...]
+    aliases: Mapping[str, str]
+    models: tuple[str, ...]
+    locality: str
+    read_bytes: int
+    write_bytes: int
+    peak_bytes: int
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    key: str = ""
+
+    def count(self, action: Action) -> int:
+        """Number of steps with that action."""
+        return sum(step.action == action for step in self.steps)
+
+    def summary(self) -> dict[str, Any]:
+        """JSON-able overview."""
+        return {
+            "models": list(self.models),
+            "merged_tensors": self.count("merge"),
+            "copied_tensors": self.count("copy") + self.count("equal"),
+            "tied_tensors": len(self.aliases),
+            "parameters": sum(step.info.numel for step in self.steps),
+            "read_bytes": self.read_bytes,
+            "write_bytes": self.write_bytes,
+            "peak_bytes": self.peak_bytes,
+            "locality": self.locality,
+            "notes": list(self.notes),
+            "key": self.key,
+        }
+
+    def __iter__(self) -> Iterator[PlanStep]:
+        return iter(self.steps)
+
+
+def make_plan(
+    method: Method, pool: ModelPool, options: EngineOptions | None = None, *, seed: int = 0
+) -> Plan:
+    """Plan a fusion from headers.
+
+    Raises:
+        MissingCapability: too few or too many models, or a base is missing or forbidden.
+        ConfigError: if the method's parameters do not fit the pool.
+        IncompatibleModels: naming every tensor that does not fit.
+        InsufficientResources: if the memory budget cannot be honoured.
+    """
+    options = options or EngineOptions()
+    check_models(method, pool)
+    capabilities = method.capabilities
+    names = pool.names if capabilities.ordered else tuple(sorted(pool.names))
+    base = pool.base.checkpoint if pool.base else None
+    models = {name: pool[name].checkpoint for name in names}
+    aligned = align(models, base, pool.scope, pool.heads)
+    steps = tuple(
+        PlanStep(
+            name,
+            action,
+            TensorInfo(info.shape, _output_dtype(action, info.dtype, options)),
+            source,
+            layer_of(name),
+        )
+        for name, action, info, source in aligned.steps
+    )
+    passes = 1 + capabilities.surveys
+    width = len(names) + (base is not None and capabilities.base == "required")
+    merged = sum(
+        step.info.numel * _widest(step.name, models, base).itemsize
+        for step in steps
+        if step.action == "merge"
+    )
+    copied = sum(step.info.nbytes for step in steps if step.action != "merge")
+    peak = _peak(steps, capabilities.locality, width, options)
+    inputs = {name: checkpoint.identity() for name, checkpoint in models.items()}
+    if base is not None:
+        inputs["_base_"] = base.identity()
+    return Plan(
+        steps=steps,
+        aliases=aligned.aliases,
+        models=names,
+        locality=capabilities.locality,
+        read_bytes=merged * width * passes + copied,
+        write_bytes=sum(step.info.nbytes for step in steps),
+        peak_bytes=peak,
+        inputs=inputs,
+        notes=aligned.notes,
+        key=_key(method, steps, inputs, options, seed),
+    )
+
+
+def check_models(method: Method, pool: ModelPool) -> None:
+    """Check the number of models, the base and the parameters against what the method declares.
+
+    Raises:
+        MissingCapability: with the remedy.
+        ConfigError: from the method's own check.
+    """
+    name, capabilities, count = method.record.full_name, method.capabilities, len(pool)
+    if capabilities.base == "required" and pool.base is None:
+        raise MissingCapability(
+            f"{name} needs a base model, and this model pool has none",
+            config="modelpool",
+            why="it works on task vectors, which are differences from the base",
+            fix="add `modelpool.base`, or use a method that needs none: `fb list methods --base optional`",
+        )
+    if capabilities.base == "forbidden" and pool.base is not None:
+        raise MissingCapability(
+            f"{name} takes no base model", config="modelpool.base", fix="remove `modelpool.base`"
+        )
+    if count < capabilities.min_models:
+        raise MissingCapability(
+            f"{name} needs at least {capabilities.min_models} models, and this pool has {count}",
+            config="modelpool.models",
+            why=f"the pool names {', '.join(pool.names) or 'none'}; the base does not count",
+            fix="add models to `modelpool.models`",
+        )
+    if capabilities.max_models is not None and count > capabilities.max_models:
+        raise MissingCapability(
+            f"{name} takes at most {capabilities.max_models} models, and this pool has {count}",
+            config="modelpool.models",
+            why=f"the pool names {', '.join(pool.names)}",
+            fix="remove models from `modelpool.models`",
+        )
+    method.check(pool.names)
+
+
+_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?|resblocks|block|encoder\.layer)\.(\d+)\.")
+
+
+def layer_of(name: str) -> int | None:
+    """Index of the layer in a tensor's name: the number after `layers`, `layer`, `h`, `blocks`, `resblocks`."""
+    found = _LAYER.search(name)
+    return int(found.group(1)) if found else None
+
+
+def _output_dtype(action: str, dtype: torch.dtype, options: EngineOptions) -> torch.dtype:
+    return options.dtype if options.dtype is not None and dtype.is_floating_point else dtype
+
+
+def _widest(name: str, models: Mapping[str, Checkpoint], base: Checkpoint | None) -> torch.dtype:
+    checkpoints = [*models.values(), *([base] if base else [])]
+    return max((c.info(name).dtype for c in checkpoints if name in c), key=lambda dtype: dtype.itemsize)
+
+
+def _peak(steps: tuple[PlanStep, ...], locality: str, width: int, options: EngineOptions) -> int:
+    merged = [step.info for step in steps if step.action == "merge"]
+    sizes = [
+        piece_numel(info, locality) * accumulation_dtype(info.dtype, options.accumulate).itemsize
+        for info in merged
+    ]
+    largest = max(sizes, default=0) * (2 * width + 3)
+    budget = options.memory_budget
+    if budget is not None and largest > budget:
+        widest = max(merged, key=lambda info: info.numel)
+        raise InsufficientResources(
+            f"the memory budget of {budget / 1e6:,.0f} MB is too small",
+            why=f"one piece of the largest tensor {widest} from {width} models takes {largest / 1e6:,.0f} MB",
+            fix=f"set engine.memory_budget to {-(-largest // 10**6)}MB or more, or use an element-wise method",
+        )
+    total = largest * options.threads
+    return min(total, max(budget, largest)) if budget is not None else total
+
+
+def _key(
+    method: Method, steps: tuple[PlanStep, ...], inputs: Mapping[str, str], options: EngineOptions, seed: int
+) -> str:
+    facts = {
+        "core": __version__,
+        "method": method.record.full_name,
+        "parameters": method.model_dump(mode="json"),
+        "steps": [[s.name, s.action, list(s.info.shape), dtype_name(s.info.dtype), s.source] for s in steps],
+        "inputs": dict(inputs),
+        "accumulate": dtype_name(options.accumulate),
+        "integers": options.integers,
+        "seed": seed,
+    }
+    return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()

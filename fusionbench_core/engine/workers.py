@@ -1,0 +1,84 @@
+"""Run many small jobs on a few threads, results in order, with a bound on what is in flight."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+class MemoryGate:
+    """Lets jobs in while the sum of their sizes fits; a job larger than everything runs alone."""
+
+    def __init__(self, budget: int | None) -> None:
+        self._budget = budget
+        self._used = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        """Wait until `size` bytes fit, and hold them."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._budget is None or not self._used or self._used + size <= self._budget
+            )
+            self._used += size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= size
+                self._changed.notify_all()
+
+
+class Workers:
+    """A thread pool whose threads compute with one intra-op thread each.
+
+    One intra-op thread makes every result independent of the number of processors; parallelism comes
+    from the pieces. The caller's own setting is restored.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._before = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(threads, "fusion", initializer=_single_threaded)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(self._before)
+
+    def map(self, work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[tuple[Job, Result]]:
+        """`(job, work(job))` in the order of `jobs`; at most four jobs a thread are waiting."""
+        waiting: deque[tuple[Job, Future[Result]]] = deque()
+        try:
+            for job in jobs:
+                waiting.append((job, self._pool.submit(work, job)))
+                if len(waiting) >= 4 * self._threads:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+    def submit(self, work: Callable[..., Result], *arguments: object) -> Future[Result]:
+        """Run one job some time."""
+        return self._pool.submit(work, *arguments)
+
+
+def _single_threaded() -> None:
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)

@@ -1,0 +1,126 @@
+"""From the `modelpool` section of a config to a pool of models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fusionbench_core.config.errors import explain
+from fusionbench_core.errors import ConfigError
+from fusionbench_core.pools.pool import ModelPool, PooledModel
+from fusionbench_core.pools.scope import Scope
+from fusionbench_core.pools.source import ModelSource
+from fusionbench_core.registry import Registry
+from fusionbench_core.suggest import did_you_mean
+
+BASE_ALIAS = "_pretrained_"
+"""Name under which FusionBench's configs list the base among the models."""
+
+Reference = str | dict[str, Any]
+
+
+class PoolConfig(BaseModel):
+    """The `modelpool` section."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str | dict[str, Any] | None = Field(
+        None, description="model source of every reference that names none: a name, or {name: …, parameters}"
+    )
+    base: Reference | None = Field(None, description="the pre-trained model the others were fine-tuned from")
+    models: dict[str, Reference] = Field(
+        min_length=1,
+        description="name -> reference: a path, pkg://PACKAGE/PATH, a hub id, or {source: …, path: …}",
+    )
+    scope: Scope = Field(Scope(), description="which tensors are merged")
+    heads: tuple[str, ...] = Field((), description="shell patterns of task-specific tensors, never merged")
+    data: dict[str, str] = Field({}, description="model name -> its task, where that has another name")
+
+
+def build_pool(section: Mapping[str, Any], registry: Registry, *, file: Path | None = None) -> ModelPool:
+    """The pool that a `modelpool` section describes. No checkpoint is opened yet.
+
+    Raises:
+        ConfigError: listing everything that is wrong with the section.
+        UnknownName: if a source is not registered.
+    """
+    try:
+        config = PoolConfig.model_validate(_with_base(section))
+    except ValidationError as error:
+        raise explain(error, PoolConfig, where="modelpool", file=file) from error
+    reader = _SourceReader(config.source, registry, file)
+    base = (
+        None
+        if config.base is None
+        else PooledModel("_base_", source=reader.read(config.base, "modelpool.base"))
+    )
+    models = {
+        name: PooledModel(name, source=reader.read(reference, f"modelpool.models.{name}"))
+        for name, reference in config.models.items()
+    }
+    for name in config.data:
+        if name not in models:
+            raise ConfigError(
+                f"`modelpool.data` names {name!r}, which is no model of the pool",
+                fix=did_you_mean(name, list(models)) or f"the models are {', '.join(models)}",
+            )
+    return ModelPool(models, base, scope=config.scope, heads=config.heads, data=config.data)
+
+
+def _with_base(section: Mapping[str, Any]) -> dict[str, Any]:
+    """`models._pretrained_` moved to `base`."""
+    section = dict(section)
+    models = section.get("models")
+    if isinstance(models, Mapping) and BASE_ALIAS in models:
+        if section.get("base") is not None:
+            raise ConfigError(
+                f"the base is given twice: `modelpool.base` and `modelpool.models.{BASE_ALIAS}`"
+            )
+        section["models"] = {name: reference for name, reference in models.items() if name != BASE_ALIAS}
+        section["base"] = models[BASE_ALIAS]
+    return section
+
+
+class _SourceReader:
+    """Turns references into sources, with the pool's default source and parameters."""
+
+    def __init__(self, default: str | dict[str, Any] | None, registry: Registry, file: Path | None) -> None:
+        self._default = {"name": default} if isinstance(default, str) else dict(default or {})
+        self._registry = registry
+        self._file = file
+
+    def read(self, reference: Reference, where: str) -> ModelSource:
+        own = {"path": reference} if isinstance(reference, str) else dict(reference)
+        name = own.pop("source", None)
+        parameters = own
+        if name is None:
+            name = self._default.get("name")
+            parameters = {**{k: v for k, v in self._default.items() if k != "name"}, **own}
+        path = str(parameters.get("path", ""))
+        cls = self._registry.load("source", name) if name else recognise(path, self._registry, where)
+        try:
+            return cls.model_validate(parameters)
+        except ValidationError as error:
+            raise explain(error, cls, where=where, file=self._file) from error
+
+
+def recognise(path: str, registry: Registry, where: str | None = None) -> type[ModelSource]:
+    """The source that recognises a path.
+
+    Raises:
+        ConfigError: if none does, or several do.
+    """
+    records = registry.all("source")
+    found = [record for record in records if registry.resolve(record).recognises(path)]
+    if len(found) == 1:
+        return registry.resolve(found[0])
+    names = ", ".join(record.full_name for record in (found or records))
+    raise ConfigError(
+        f"{'no' if not found else 'more than one'} model source recognises {path!r}",
+        config=where,
+        why=f"{'asked' if not found else 'recognised by'}: {names or 'no source is installed'}",
+        fix="name one, e.g. `modelpool.source: NAME`; `fb list sources` shows them",
+    )

@@ -1,0 +1,35 @@
+"""Attach a task's head to whatever a fusion made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fusionbench_core.methods.predictor import Predictor
+from fusionbench_core.tasks.task import Task
+
+
+class EnsembleTaskModel(nn.Module):
+    """A predictor whose members each carry the task's head; their logits are combined.
+
+    Members run one after the other.
+    """
+
+    def __init__(self, predictor: Predictor, task: Task) -> None:
+        super().__init__()
+        self.trunk = predictor
+        self.members = nn.ModuleList(task.attach(member) for member in predictor.members)
+
+    def forward(self, *args: Any, **inputs: Any) -> Tensor:
+        """Logits `(n, classes)`."""
+        logits = torch.stack([member(*args, **inputs) for member in self.members])
+        return self.trunk.combine(logits)
+
+
+def attach(task: Task, trunk: nn.Module) -> nn.Module:
+    """The task model of a trunk or of a predictor over several trunks."""
+    if isinstance(trunk, Predictor):
+        return EnsembleTaskModel(trunk, task)
+    return task.attach(trunk)
