@@ -62,6 +62,9 @@ LORA = {
     "target_modules": r"encoder\.layer\.\d+\..*\.(query|key|value|dense)",
 }
 
+# peft writes all its options; those left at their defaults only tie the files to one release of peft
+ADAPTER_CONFIG_KEYS = ("peft_type", "peft_version", "base_model_name_or_path", "inference_mode", *LORA)
+
 
 def load_encoder() -> tuple[nn.Module, PreTrainedTokenizerBase]:
     """The pretrained encoder, in float32 and evaluation mode, and its tokenizer."""
@@ -191,6 +194,7 @@ def save_adapter(model: nn.Module, out: Path) -> None:
     weights.chmod(0o644)  # safetensors makes it private
     path = out / "adapter_config.json"
     config = json.loads(path.read_text()) | {"base_model_name_or_path": "minilm"}
+    config = {key: config[key] for key in ADAPTER_CONFIG_KEYS}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
