@@ -714,13 +714,20 @@ def fashion_task(cache_dir: Path) -> Arrays:
 
 
 def _from_items(make: Callable[[Path], list[Item]], sizes: dict[str, int]) -> Callable[[Path], Arrays]:
+    """A builder that draws a pool of items, drops what cannot be drawn, and selects.
+
+    Different files can become the same 32 x 32 picture; such a picture stays in the first split it occurs in.
+    """
+
     def build(cache_dir: Path) -> Arrays:
-        drawable = []
-        for item in make(cache_dir):
+        drawable: list[Item] = []
+        home: dict[bytes, str] = {}
+        for item in sorted(make(cache_dir), key=lambda item: SPLITS.index(item.split)):
             pixels = item.load()
-            if pixels is not None:
-                item.load = lambda pixels=pixels: pixels
-                drawable.append(item)
+            if pixels is None or home.setdefault(pixels.tobytes(), item.split) != item.split:
+                continue
+            item.load = lambda pixels=pixels: pixels
+            drawable.append(item)
         return to_arrays(select(drawable, sizes))
 
     return build

@@ -319,10 +319,12 @@ def recolour(x: Tensor, grey: float = 0.3, invert: float = 0.6, jitter: float = 
     return (x * gain + (torch.rand(n, 1, 1, 1) * 2 - 1) * (1 - gain)).clamp(-1, 1)
 
 
-def image_features(model: CLIPVisionModelWithProjection, x: Tensor, keep: float = 1.0) -> Tensor:
+def image_features(
+    model: CLIPVisionModelWithProjection, x: Tensor, keep: float = 1.0, bf16: bool = True
+) -> Tensor:
     """Normalised image embeddings; ``keep`` < 1 drops random patches (faster, as in FLIP)."""
     tower = model.vision_model
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         hidden = tower.embeddings(x)
         patches = hidden.shape[1] - 1
         if keep < 1:
@@ -336,12 +338,12 @@ def image_features(model: CLIPVisionModelWithProjection, x: Tensor, keep: float 
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, head: Tensor, x: np.ndarray, y: np.ndarray) -> float:
+def accuracy(model: nn.Module, head: Tensor, x: np.ndarray, y: np.ndarray, bf16: bool = True) -> float:
     """Share of images whose nearest class vector is the right one."""
     model.eval()
     hits = 0
     for start in range(0, len(y), 250):
-        scores = image_features(model, normalise(x[start : start + 250])) @ head.T
+        scores = image_features(model, normalise(x[start : start + 250]), bf16=bf16) @ head.T
         hits += int((scores.argmax(1) == torch.as_tensor(y[start : start + 250])).sum())
     return hits / len(y)
 

@@ -158,8 +158,9 @@ def measure(args: argparse.Namespace) -> dict:
 
     def evaluate(vector: Tensor, split: str, names: Sequence[str] = tasks) -> dict[str, float]:
         model.load_state_dict(unflatten(vector, base), strict=False)
+        fast = split == "validation"  # what is reported is measured in float32
         return {
-            n: pretrain.accuracy(model, heads[n], arrays[n][f"x_{split}"], arrays[n][f"y_{split}"])
+            n: pretrain.accuracy(model, heads[n], arrays[n][f"x_{split}"], arrays[n][f"y_{split}"], bf16=fast)
             for n in names
         }
 
