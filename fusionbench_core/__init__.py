@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         TaskRecord as TaskRecord,
         implements as implements,
     )
+    from fusionbench_core.report import curve as curve, matrix as matrix
     from fusionbench_core.statistics import Statistic as Statistic
     from fusionbench_core.tasks import (
         Batch as Batch,
@@ -142,6 +143,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "TaskRecord",
         "implements",
     ),
+    "fusionbench_core.report": ("curve", "matrix"),
     "fusionbench_core.statistics": ("Statistic",),
     "fusionbench_core.tasks": (
         "Batch",

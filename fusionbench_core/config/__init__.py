@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fusionbench_core.config.compose import Composed, compose
+from fusionbench_core.config.compose import Composed, compose, load_preset
 from fusionbench_core.config.errors import explain
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ __all__ = [
     "RunConfig",
     "compose",
     "explain",
+    "load_preset",
 ]
 
 

@@ -205,3 +205,19 @@ def _unknown(group: str, name: str, available: list[str]) -> ConfigError:
         fix=did_you_mean(name, available)
         or "fb list configs shows the presets; a path to a YAML file works too",
     )
+
+
+def load_preset(group: str, name: str, registry: Registry) -> dict[str, Any]:
+    """One preset alone, resolved: `load_preset("taskpool", "embedded_text", registry)`.
+
+    Raises:
+        ConfigError: if there is no such preset, or it is malformed.
+    """
+    from fusionbench_core.config.session import Own, Session
+
+    presets = Presets.over(None, registry.all("config"))
+    files: dict[str, Path] = {}
+    choice = _choice(group, name, presets, registry, files)
+    with Session(presets, [], registry, files) as session:
+        config, _ = session.compose(None, _words({group: choice}), [], Own({}, None))
+        return session.resolve(config)[group]

@@ -1,0 +1,61 @@
+"""What `fb run` and `fb plan` have in common: options that say where the config comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fusionbench_core.cli.complete import overrides as complete_overrides
+
+if TYPE_CHECKING:
+    from fusionbench_core.config.schema import RunConfig
+    from fusionbench_core.registry import Registry
+
+
+def config_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--config-path`, `--config-name` and overrides, as FusionBench's users type them."""
+    function = click.argument(
+        "overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=complete_overrides
+    )(function)
+    function = click.option(
+        "--config-name", "-n", metavar="NAME", help="Root config; by default the one a plugin offers."
+    )(function)
+    return click.option(
+        "--config-path", "-c", metavar="DIR", help="Directory of your own configs, or one YAML file."
+    )(function)
+
+
+def compose_run(
+    overrides: Sequence[str], config_path: str | None, config_name: str | None
+) -> tuple[RunConfig, Registry, Path | None]:
+    """The validated config of a run, the registry, and the root config's file.
+
+    Raises:
+        ConfigError: whatever is wrong with it.
+    """
+    from fusionbench_core.config import compose
+    from fusionbench_core.registry import default_registry
+
+    registry = default_registry()
+    composed = compose(overrides, config_path, config_name, registry)
+    file = composed.files[0] if composed.files else None
+    return validate_run(composed.values, file), registry, file
+
+
+def validate_run(values: dict[str, Any], file: Path | None) -> RunConfig:
+    """Validate composed values.
+
+    Raises:
+        ConfigError: listing every problem.
+    """
+    from pydantic import ValidationError
+
+    from fusionbench_core.config import RunConfig, explain
+
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise explain(error, RunConfig, file=file) from error

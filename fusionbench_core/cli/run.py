@@ -1,0 +1,129 @@
+"""`fb run`: fuse, evaluate, report."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fusionbench_core.cli.configured import compose_run, config_options, validate_run
+from fusionbench_core.cli.help import examples
+from fusionbench_core.cli.output import emit_json, facts, json_option
+
+if TYPE_CHECKING:
+    from fusionbench_core.report import Report
+    from fusionbench_core.run import RunDirectory
+
+
+@click.command(
+    "run",
+    epilog=examples(
+        "fb run",
+        "fb run method=ties_merging method.density=0.2",
+        "fb run --config-name embedded_vision method=simple_average",
+        "fb run --config-path ./configs --config-name mine output_dir=runs/mine",
+        "fb run --resume runs/mine",
+    ),
+)
+@config_options
+@click.option("--output", "-o", metavar="DIR", help="Run directory; the same as output_dir=DIR.")
+@click.option("--resume", metavar="DIR", help="Go on with a run that was interrupted or failed.")
+@click.option("--dry-run", is_flag=True, help="Check and plan only; the same as `fb plan`.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@json_option
+def command(
+    overrides: tuple[str, ...],
+    config_path: str | None,
+    config_name: str | None,
+    output: str | None,
+    resume: str | None,
+    dry_run: bool,
+    quiet: bool,
+    as_json: bool,
+) -> int | None:
+    """Fuse a pool of models, evaluate the result on a pool of tasks, and write a report.
+
+    KEY=VALUE overrides choose presets (method=…, modelpool=…, taskpool=…) and set values in them
+    (method.scaling_factor=0.5, taskpool.limit=100, seed=1). Without a config, a bare `fb run` runs the
+    embedded benchmark of an installed plugin.
+
+    Exit status: 0 done, 2 wrong request, 3 broken plugin, 4 cannot work, 5 unreadable input, 6 fusing
+    failed, 7 evaluation failed, 8 output cannot be written, 130 interrupted.
+    """
+    if dry_run:
+        from fusionbench_core.cli.plan import show_plan
+
+        return show_plan(overrides, config_path, config_name, as_json)
+    from fusionbench_core.registry import default_registry
+    from fusionbench_core.run import RunDirectory, Runner, prepare
+
+    if resume:
+        if overrides or config_path or config_name or output:
+            raise click.UsageError("--resume takes everything from the run directory; give nothing else")
+        directory = RunDirectory.resume(Path(resume))
+        registry, file = default_registry(), directory.config_file
+        config = validate_run(directory.read_config(), file)
+        prepared = prepare(config, registry, file)
+    else:
+        words = [*overrides, f"output_dir={_quoted(output)}"] if output else overrides
+        config, registry, file = compose_run(words, config_path, config_name)
+        prepared = prepare(config, registry, file)
+        directory = RunDirectory.create(config, config.name or prepared.record.name)
+    from fusionbench_core.cli.progress import make_console
+
+    console = make_console(quiet or as_json)
+    command_line = ["fb", *sys.argv[1:]]
+    try:
+        report = Runner(prepared, directory, registry, console, command_line).execute()
+    finally:
+        console.close()
+    if as_json:
+        emit_json(report.to_json())
+    else:
+        _show(report, directory)
+    return None
+
+
+def _show(report: Report, directory: RunDirectory) -> None:
+    """The table, a picture, and where things are."""
+    import shutil
+
+    from fusionbench_core.report import summary_facts, summary_lines, terminal_chart
+
+    lines = summary_lines(report)
+    if lines:
+        click.echo()
+        _table(lines)
+        click.echo()
+        click.echo(terminal_chart(report, min(100, shutil.get_terminal_size().columns)))
+    click.echo()
+    page = directory.path / "report.html"
+    facts([*summary_facts(report), ("report", page if page.exists() else directory.path)])
+
+
+def _table(lines: list[tuple[str, ...]]) -> None:
+    if not sys.stdout.isatty():
+        from fusionbench_core.report import plain_table
+
+        click.echo("\n".join(plain_table(lines)))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    header, *rows = lines
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for position, title in enumerate(header):
+        grid.add_column(
+            title, justify="left" if position == 0 else "right", style="bold" if title == "fused" else None
+        )
+    for number, row in enumerate(rows):
+        grid.add_row(*row, end_section=number == len(rows) - 2)
+    Console().print(grid)
+
+
+def _quoted(value: Any) -> str:
+    """A value as Hydra's override grammar reads it back."""
+    return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"

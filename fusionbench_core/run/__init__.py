@@ -1,0 +1,7 @@
+"""A run: from a validated config to a fused, evaluated and reported model."""
+
+from fusionbench_core.run.directory import RunDirectory
+from fusionbench_core.run.prepare import Prepared, prepare
+from fusionbench_core.run.runner import Run, Runner
+
+__all__ = ["Prepared", "Run", "RunDirectory", "Runner", "prepare"]

@@ -1,0 +1,122 @@
+"""The fusing stage: stream a tensor method to disk, or let a model method build."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fusionbench_core.artefact.manifest import Manifest
+from fusionbench_core.artefact.write import ArtefactWriter
+from fusionbench_core.config.schema import FabricConfig
+from fusionbench_core.engine.memory import merge_in_memory
+from fusionbench_core.engine.plan import Plan, PlanStep
+from fusionbench_core.errors import FusionError, MethodError
+from fusionbench_core.methods.fused import Fused
+from fusionbench_core.methods.job import FusionJob
+from fusionbench_core.methods.method import ModelMethod, TensorMethod
+from fusionbench_core.registry import Registry
+from fusionbench_core.run.console import Console
+from fusionbench_core.run.prepare import Prepared, compute_device
+from fusionbench_core.statistics.collect import collect_statistics
+from fusionbench_core.tasks.adaptation import AdaptationTask
+
+
+def fuse_to_disk(
+    prepared: Prepared,
+    plan: Plan,
+    writer: ArtefactWriter,
+    registry: Registry,
+    adaptation: Mapping[str, AdaptationTask],
+    console: Console,
+    on_step: Callable[[PlanStep], None],
+) -> tuple[Manifest, Mapping[str, Any]]:
+    """Fuse and write; gives the manifest and the method's details for the report."""
+    method = prepared.method
+    if isinstance(method, ModelMethod):
+        console.stage("fuse", prepared.record.full_name)
+        fused = call_model_method(method, prepared, adaptation, console)
+        return writer.fused(fused), fused.details
+    assert isinstance(method, TensorMethod)
+    statistics = None
+    if method.capabilities.statistics:
+        console.stage("statistics", ", ".join(method.capabilities.statistics))
+        statistics = collect_statistics(
+            method,
+            prepared.pool,
+            adaptation,
+            registry,
+            names=plan.models,
+            seed=prepared.config.seed,
+            device=compute_device(prepared.config.fabric),
+            on_progress=console.progress,
+        )
+    console.stage("merge", prepared.record.full_name)
+    total, seen = len(plan.steps), 0
+
+    def written(step: PlanStep) -> None:
+        nonlocal seen
+        seen += 1
+        console.progress(seen, total, step.name)
+        on_step(step)
+
+    manifest = writer.merge(
+        plan,
+        method,
+        statistics=statistics,
+        on_step=written,
+        on_survey=lambda done, count: console.progress(done, count, "survey"),
+    )
+    return manifest, {}
+
+
+def call_model_method(
+    method: ModelMethod,
+    prepared: Prepared,
+    adaptation: Mapping[str, AdaptationTask],
+    console: Console,
+) -> Fused:
+    """Run a model method in a guard.
+
+    Raises:
+        MethodError: naming method and plugin, for anything the method did not foresee.
+    """
+    job = FusionJob(
+        pool=prepared.pool,
+        tasks=adaptation,
+        seed=prepared.config.seed,
+        run_tensor_method=lambda inner: merge_in_memory(
+            inner, prepared.pool, options=prepared.options, seed=prepared.config.seed
+        ),
+        make_fabric=lambda: make_fabric(prepared.config.fabric),
+        on_progress=console.progress,
+    )
+    try:
+        fused = method.fuse(job)
+    except FusionError:
+        raise
+    except Exception as error:
+        origin = prepared.record.origin
+        raise MethodError(
+            f"{prepared.record.full_name} failed",
+            plugin=f"{origin.distribution} {origin.version}" if origin else None,
+            why=f"{type(error).__name__}: {error}",
+            fix="report this to the authors of the plugin; FB_DEBUG=1 shows where it happened",
+        ) from error
+    if not isinstance(fused, Fused):
+        raise MethodError(f"{prepared.record.full_name} gave a {type(fused).__name__}, not a Fused")
+    return fused
+
+
+def make_fabric(config: FabricConfig) -> Any:
+    """Lightning Fabric as configured, launched."""
+    from lightning.fabric import Fabric
+
+    fabric = Fabric(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        strategy=config.strategy,
+        precision=config.precision,  # type: ignore[arg-type]
+        num_nodes=config.num_nodes,
+    )
+    fabric.launch()
+    return fabric

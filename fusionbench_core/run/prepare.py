@@ -1,0 +1,121 @@
+"""From a config to checked objects: names resolved, parameters validated, nothing read yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+
+from fusionbench_core.config.errors import explain
+from fusionbench_core.config.schema import EngineConfig, FabricConfig, RunConfig
+from fusionbench_core.dtypes import parse_dtype
+from fusionbench_core.engine.options import EngineOptions, available_cpus
+from fusionbench_core.engine.sizes import available_memory, parse_size
+from fusionbench_core.errors import ConfigError, MissingCapability
+from fusionbench_core.methods.method import Method, ModelMethod, TensorMethod
+from fusionbench_core.pools.config import build_pool
+from fusionbench_core.pools.pool import ModelPool
+from fusionbench_core.records import MethodRecord
+from fusionbench_core.registry import Registry
+from fusionbench_core.tasks.pool import TaskPool, build_task_pool
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything a run needs, checked as far as that goes without opening a checkpoint."""
+
+    config: RunConfig
+    method: Method
+    record: MethodRecord
+    pool: ModelPool
+    tasks: TaskPool | None
+    options: EngineOptions
+
+
+def prepare(config: RunConfig, registry: Registry, file: Path | None = None) -> Prepared:
+    """Resolve and validate.
+
+    Raises:
+        ConfigError: if parameters are wrong.
+        UnknownName: if a name is not registered; `PluginBroken` if it cannot be imported.
+        MissingCapability: if the method needs data and there is no task pool.
+    """
+    if config.method is None:
+        raise ConfigError(
+            "no method was chosen", fix="choose one, e.g. method=simple_average; `fb list methods` shows them"
+        )
+    method, record = build_method(config.method, registry, file)
+    pool = build_pool(config.modelpool, registry, file=file)
+    tasks = build_task_pool(config.taskpool, registry, file=file) if config.taskpool else None
+    needs = [*method.capabilities.tasks, *(f"statistic {name}" for name in method.capabilities.statistics)]
+    if needs and tasks is None:
+        raise MissingCapability(
+            f"{record.full_name} needs data, and the run has no task pool",
+            why=f"it asks for {', '.join(needs)}",
+            fix="choose a task pool: taskpool=NAME; `fb list configs` shows them",
+        )
+    return Prepared(config, method, record, pool, tasks, engine_options(config.engine))
+
+
+def build_method(section: dict, registry: Registry, file: Path | None = None) -> tuple[Method, MethodRecord]:
+    """The method that a `method` section describes, and its record.
+
+    Raises:
+        ConfigError: listing everything that is wrong with the parameters.
+        UnknownName: if there is no such method.
+    """
+    parameters = dict(section)
+    name = parameters.pop("name", None)
+    if not isinstance(name, str):
+        raise ConfigError(
+            "the `method` section has no `name`", file=file, fix="add `name: simple_average` or another"
+        )
+    record = registry.find("method", name)
+    cls = registry.resolve(record)
+    if not (isinstance(cls, type) and issubclass(cls, (TensorMethod, ModelMethod))):
+        raise ConfigError(
+            f"{record.full_name} is no fusion method: {record.target} is a {type(cls).__name__}"
+        )
+    try:
+        return cls.model_validate(parameters), record
+    except ValidationError as error:
+        raise explain(error, cls, where="method", file=file) from error
+
+
+def engine_options(config: EngineConfig) -> EngineOptions:
+    """Engine settings with sizes and dtypes parsed; half of the free memory unless a budget is given.
+
+    Raises:
+        ConfigError: if a size or a dtype is not one.
+    """
+    free = available_memory()
+    budget = free // 2 if free else None
+    if config.memory_budget is not None:
+        budget = parse_size(config.memory_budget, "engine.memory_budget")
+    return EngineOptions(
+        threads=config.threads or available_cpus(),
+        memory_budget=budget,
+        dtype=parse_dtype(config.dtype) if config.dtype else None,
+        accumulate=parse_dtype(config.accumulate),
+        max_shard_size=parse_size(config.max_shard_size, "engine.max_shard_size"),
+        check_finite=config.check_finite,
+        integers=config.integers,
+    )
+
+
+def compute_device(config: FabricConfig) -> torch.device:
+    """Where statistics and evaluation compute, chosen as Fabric's accelerators are called."""
+    wanted = config.accelerator
+    if wanted in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda", config.devices[0] if isinstance(config.devices, list) else 0)
+    if wanted in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return torch.device("mps")
+    if wanted not in ("auto", "cpu"):
+        raise MissingCapability(
+            f"there is no {wanted} device on this machine",
+            config="fabric.accelerator",
+            fix="use fabric.accelerator=cpu",
+        )
+    return torch.device("cpu")
