@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -21,6 +20,8 @@ def closest(name: str, candidates: Iterable[str], *, limit: int = 3) -> list[str
     >>> closest("ties_mergin", ["ties_merging", "slerp"])
     ['ties_merging']
     """
+    import difflib
+
     folded: dict[str, list[str]] = {}
     for candidate in dict.fromkeys(candidates):
         folded.setdefault(fold(candidate), []).append(candidate)

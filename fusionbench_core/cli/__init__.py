@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fusionbench_core.cli.group import Fb, Lazy
+from fusionbench_core.cli.group import OPTIONS, Fb, Lazy
 from fusionbench_core.cli.help import examples
 
 COMMANDS = {
@@ -23,7 +23,7 @@ COMMANDS = {
 
 def _configure(context: click.Context, parameter: click.Parameter, value) -> None:
     # Eager, so that `fb --plugin FILE --help` already lists the file's commands.
-    options = context.meta.setdefault("fusionbench.options", {})
+    options = context.meta.setdefault(OPTIONS, {})
     options[str(parameter.name)] = value
     if not any(options.values()):
         return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -54,6 +53,8 @@ def guarded(call: Callable[[], Any]) -> NoReturn:
 
 def _say(message: str) -> None:
     if _debugging() and sys.exc_info()[0] is not None:
+        import traceback
+
         click.echo(traceback.format_exc(), err=True)
     click.echo(message, err=True)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
-from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from fusionbench_core.records import CommandRecord
 
 
 class Lazy(NamedTuple):
@@ -16,6 +20,9 @@ class Lazy(NamedTuple):
     module: str
     help: str
 
+
+OPTIONS = "fusionbench.options"
+"""Where the options about plugins are kept in the context's `meta`."""
 
 _FLAGS = ("--no-plugins", "--trace-hooks")
 
@@ -65,12 +72,14 @@ class Fb(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, command.help) for name, command in self.lazy.items()])
-        extra = list(self._of_plugins())
+        extra = self._of_plugins()
         if extra:
             with formatter.section("Commands of plugins"):
                 formatter.write_dl(extra)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
         listing = [(name, command.help) for name, command in self.lazy.items()]
         found = [
             CompletionItem(name, help=text)
@@ -88,16 +97,28 @@ class Fb(click.Group):
 
         return guarded(lambda: super(Fb, self).main(args, *rest, standalone_mode=False, **kwargs))
 
-    def _of_plugins(self) -> Iterable[tuple[str, str]]:
+    def _of_plugins(self) -> list[tuple[str, str]]:
         """Name and summary; a name that is taken shows, and works, with its namespace."""
+        from fusionbench_core.plugins import discovery_cache
+
+        context = click.get_current_context(silent=True)
+        plain = context is None or not any(context.meta.get(OPTIONS, {}).values())
+        if plain and (known := discovery_cache.read_commands()) is not None:
+            return known
         from fusionbench_core.errors import FusionError
         from fusionbench_core.registry import default_registry
 
         try:
-            records = default_registry().all("command")
+            registry = default_registry()
         except FusionError:
             # Help must work whatever is wrong with the plugins; the command that needs one will say it.
-            return
+            return []
+        found = list(self._named(registry.all("command")))
+        if plain:
+            discovery_cache.write_commands(found, registry.plugins)
+        return found
+
+    def _named(self, records: Sequence[CommandRecord]) -> Iterator[tuple[str, str]]:
         short = [record.name for record in records]
         for record in records:
             unique = short.count(record.name) == 1 and record.name not in self.lazy

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +16,8 @@ json_option = click.option(
 
 def emit_json(value: Any) -> None:
     """Print a JSON value; what JSON lacks becomes its text."""
+    import json
+
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
 
 

@@ -19,34 +19,35 @@ class Section(BaseModel):
 class FabricConfig(Section):
     """Where learned methods, statistics and evaluation compute: Lightning Fabric's own words."""
 
-    accelerator: str = Field("auto", description="auto, cpu, cuda, mps or tpu")
+    accelerator: str = Field(default="auto", description="auto, cpu, cuda, mps or tpu")
     devices: PositiveInt | list[int] | Literal["auto"] = Field(
-        1, description="how many devices, or their indices"
+        default=1, description="how many devices, or their indices"
     )
-    strategy: str = Field("auto", description="auto, ddp, fsdp or deepspeed")
-    precision: str = Field("32-true", description="e.g. 32-true, bf16-mixed, 16-mixed")
-    num_nodes: PositiveInt = Field(1, description="how many machines")
+    strategy: str = Field(default="auto", description="auto, ddp, fsdp or deepspeed")
+    precision: str = Field(default="32-true", description="e.g. 32-true, bf16-mixed, 16-mixed")
+    num_nodes: PositiveInt = Field(default=1, description="how many machines")
 
 
 class EngineConfig(Section):
     """How tensors stream from disk to disk."""
 
     threads: PositiveInt | None = Field(
-        None, description="worker threads; null for one a core. The output does not depend on it"
+        default=None, description="worker threads; null for one a core. The output does not depend on it"
     )
     memory_budget: str | None = Field(
-        None, description="most memory to allocate, e.g. 2GB; null for half of what is free"
+        default=None, description="most memory to allocate, e.g. 2GB; null for half of what is free"
     )
     dtype: str | None = Field(
-        None, description="type of the output's floating-point tensors, e.g. bfloat16; null keeps the input's"
+        default=None,
+        description="type of the output's floating-point tensors, e.g. bfloat16; null keeps the input's",
     )
     accumulate: Literal["float32", "float64"] = Field(
-        "float32", description="type that sums are computed in; double inputs always use float64"
+        default="float32", description="type that sums are computed in; double inputs always use float64"
     )
-    max_shard_size: str = Field("5GB", description="largest file of the artefact")
-    check_finite: bool = Field(True, description="refuse NaN and Inf in the inputs")
+    max_shard_size: str = Field(default="5GB", description="largest file of the artefact")
+    check_finite: bool = Field(default=True, description="refuse NaN and Inf in the inputs")
     integers: Literal["error", "base", "first", "max"] = Field(
-        "error",
+        default="error",
         description="integer tensors that differ: refuse, or take the base's, the first model's, the largest",
     )
 
@@ -55,30 +56,36 @@ class ReportConfig(Section):
     """Which reports are written into the run directory."""
 
     formats: tuple[str, ...] = Field(
-        ("json", "md", "html"), description="json, md, html, and the names of registered reporters"
+        default=("json", "md", "html"), description="json, md, html, and the names of registered reporters"
     )
 
 
 class RunConfig(Section):
     """One run: fuse a model pool with a method, evaluate it on a task pool, report."""
 
-    name: str | None = Field(None, description="a name for the report; by default made from the choices")
+    name: str | None = Field(
+        default=None, description="a name for the report; by default made from the choices"
+    )
     method: dict[str, Any] | None = Field(
-        None, description="`name` and the method's parameters; null evaluates the pool as it is"
+        default=None, description="`name` and the method's parameters; null evaluates the pool as it is"
     )
     modelpool: dict[str, Any] = Field(description="the models, the base, and what to merge of them")
-    taskpool: dict[str, Any] | None = Field(None, description="what to evaluate on; null evaluates nothing")
-    fabric: FabricConfig = Field(FabricConfig(), description="devices and precision")
-    engine: EngineConfig = Field(EngineConfig(), description="threads, memory and types of the merge")
-    report: ReportConfig = Field(ReportConfig(), description="report formats")
-    seed: int = Field(0, ge=0, lt=2**63, description="everything random derives from it")
-    output_dir: str | None = Field(None, description="the run directory; by default a new one under runs/")
+    taskpool: dict[str, Any] | None = Field(
+        default=None, description="what to evaluate on; null evaluates nothing"
+    )
+    fabric: FabricConfig = Field(default=FabricConfig(), description="devices and precision")
+    engine: EngineConfig = Field(default=EngineConfig(), description="threads, memory and types of the merge")
+    report: ReportConfig = Field(default=ReportConfig(), description="report formats")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="everything random derives from it")
+    output_dir: str | None = Field(
+        default=None, description="the run directory; by default a new one under runs/"
+    )
     merged_model_save_path: str | None = Field(
-        None, description="where the model goes; by default `model` in the run directory"
+        default=None, description="where the model goes; by default `model` in the run directory"
     )
     report_save_path: str | None = Field(
-        None, description="an extra copy of the JSON report, where FusionBench's scripts expect it"
+        default=None, description="an extra copy of the JSON report, where FusionBench's scripts expect it"
     )
     check_baselines: bool = Field(
-        False, description="also evaluate the base and each model alone, for normalised scores"
+        default=False, description="also evaluate the base and each model alone, for normalised scores"
     )

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fusionbench_core.plugins import settings, trace
 from fusionbench_core.plugins.discovery import find
 from fusionbench_core.plugins.loading import load
-from fusionbench_core.plugins.local import load_file
 from fusionbench_core.plugins.plugin import Plugin
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +52,11 @@ def load_plugins(*, no_plugins: bool = False, files: Sequence[Path] = ()) -> Plu
     installed = find()
     chosen = settings.selection(installed, no_plugins=no_plugins).apply(installed)
     loaded = [load(plugin) if plugin.status == "found" else plugin for plugin in chosen]
-    for file in files:
-        loaded.append(load_file(Path(file), loaded))
+    if files:
+        from fusionbench_core.plugins.local import load_file
+
+        for file in files:
+            loaded.append(load_file(file, loaded))
     return Plugins(tuple(loaded))
 
 

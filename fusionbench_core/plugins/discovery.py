@@ -28,10 +28,10 @@ def find(*, cached: bool = True) -> list[Plugin]:
         cached: Whether facts of an earlier process may be used, as long as no directory on the
             import path has changed since.
     """
-    if cached and (known := discovery_cache.read()) is not None:
+    if cached and (known := discovery_cache.read_plugins()) is not None:
         return known
     plugins = judge(_read())
-    discovery_cache.write(plugins)
+    discovery_cache.write_plugins(plugins)
     return plugins
 
 
@@ -72,7 +72,9 @@ def _conflict(claimants: list[Plugin]) -> Plugin:
 def _check(plugin: Plugin) -> Plugin:
     expected = namespace_of(plugin.distribution)
     if plugin.namespace != expected:
-        cause = f"the entry point is named {plugin.namespace!r}; that of {plugin.distribution} must be {expected!r}"
+        cause = (
+            f"the entry point is named {plugin.namespace!r}; {plugin.distribution} must name it {expected!r}"
+        )
         return replace(plugin, status="broken", cause=cause)
     if plugin.requires:
         from packaging.specifiers import SpecifierSet

@@ -1,4 +1,9 @@
-"""Facts about installed plugins, kept between processes until the import path changes."""
+"""Facts kept between processes for as long as the import path stays as it is.
+
+Reading the metadata of every installed distribution, and importing every plugin for its commands,
+takes longer than all else that `fb --help` does. Both answers are therefore stored together with the
+state of everything they depend on: names and modification times.
+"""
 
 from __future__ import annotations
 
@@ -6,79 +11,98 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+import zlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import fusionbench_core
-from fusionbench_core.plugins.places import cache_home
-from fusionbench_core.plugins.plugin import Plugin
+from fusionbench_core.plugins import places
 
-_FIELDS = (
-    "namespace",
-    "distribution",
-    "version",
-    "module",
-    "requires",
-    "status",
-    "cause",
-    "metadata",
-)
+if TYPE_CHECKING:
+    from fusionbench_core.plugins.plugin import Plugin
+
+_FIELDS = ("namespace", "distribution", "version", "module", "requires", "status", "cause", "metadata")
 _SETTLED_SECONDS = 2.0
 
 
-def read() -> list[Plugin] | None:
-    """The plugins found by an earlier process, or None if anything may have changed since."""
+def read_plugins() -> list[Plugin] | None:
+    """The plugins that an earlier process found, or None if anything may have changed since."""
+    from fusionbench_core.plugins.plugin import Plugin
+
+    stored = _read("plugins")
+    if stored is None:
+        return None
     try:
-        stored = json.loads(_file().read_text(encoding="utf-8"))
-        if stored["path"] != _path_state():
+        return [Plugin(**{**facts, "metadata": tuple(facts["metadata"])}) for facts in stored]
+    except (TypeError, KeyError):
+        return None
+
+
+def write_plugins(plugins: Iterable[Plugin]) -> None:
+    """Keep the facts about installed plugins."""
+    plugins = list(plugins)
+    facts = [{name: getattr(plugin, name) for name in _FIELDS} for plugin in plugins]
+    _write("plugins", facts, [path for plugin in plugins for path in plugin.metadata])
+
+
+def read_commands() -> list[tuple[str, str]] | None:
+    """Name and summary of the plugins' commands, or None if anything may have changed since."""
+    stored = _read("commands")
+    return None if stored is None else [(name, summary) for name, summary in stored]
+
+
+def write_commands(commands: Iterable[tuple[str, str]], plugins: Iterable[Plugin]) -> None:
+    """Keep the listing of commands; it is read again while the plugins' modules stay untouched."""
+    plugins = list(plugins)
+    depends = [path for plugin in plugins for path in plugin.metadata]
+    for plugin in plugins:
+        file = getattr(sys.modules.get(plugin.module), "__file__", None)
+        if file is not None:
+            depends += [file, os.path.dirname(file)]
+    _write("commands", list(commands), depends)
+
+
+def _read(kind: str) -> Any:
+    try:
+        with open(_file(kind), encoding="utf-8") as stream:
+            stored = json.load(stream)
+        if stored["state"] != _state() or stored["depends"] != _times(path for path, _ in stored["depends"]):
             return None
-        plugins = [Plugin(**{**facts, "metadata": tuple(facts["metadata"])}) for facts in stored["plugins"]]
-        return plugins if stored["metadata"] == _metadata_state(plugins) else None
+        return stored["value"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def write(plugins: list[Plugin]) -> None:
-    """Keep the facts. A cache that cannot be written is no error."""
-    path, metadata = _path_state(), _metadata_state(plugins)
-    newest = max((state for _, state in [*path["entries"], *metadata]), default=0)
+def _write(kind: str, value: Any, depends: Iterable[str]) -> None:
+    state, times = _state(), _times(depends)
+    newest = max((modified for _, modified in [*state["entries"], *times]), default=0)
     # On file systems with coarse times a second change in the same tick would go unseen.
     if time.time() - newest / 1e9 < _SETTLED_SECONDS:
         return
-    facts = [{name: asdict(plugin)[name] for name in _FIELDS} for plugin in plugins]
-    text = json.dumps({"path": path, "metadata": metadata, "plugins": facts})
-    file = _file()
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f"{file.name}.{os.getpid()}")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(file)
+        places.write(_file(kind), json.dumps({"state": state, "depends": times, "value": value}))
     except OSError:
+        # A cache that cannot be written costs time, and is no error.
         return
 
 
-def _file() -> Path:
-    name = "-".join(str(part) for part in sys.version_info[:2])
-    return cache_home() / f"plugins-{name}-{_digest(os.pathsep.join(sys.path))}.json"
+def _file(kind: str) -> str:
+    key = zlib.crc32("\0".join([sys.version, *sys.path]).encode("utf-8", "surrogateescape"))
+    return os.path.join(places.cache_home(), f"{kind}-{key:08x}.json")
 
 
-def _digest(text: str) -> str:
-    import zlib
-
-    return f"{zlib.crc32(text.encode('utf-8', 'surrogateescape')):08x}"
-
-
-def _path_state() -> dict[str, Any]:
+def _state() -> dict[str, Any]:
+    settings = os.path.join(places.config_home(), "plugins.json")
     return {
         "core": fusionbench_core.__version__,
         "python": sys.version,
-        "entries": [[entry, _modified(entry or ".")] for entry in sys.path],
+        "allowed": os.environ.get("FB_PLUGINS"),
+        "entries": _times([*(entry or "." for entry in sys.path), settings]),
     }
 
 
-def _metadata_state(plugins: list[Plugin]) -> list[list[Any]]:
-    return [[path, _modified(path)] for plugin in plugins for path in plugin.metadata]
+def _times(paths: Iterable[str]) -> list[list[Any]]:
+    return [[path, _modified(path)] for path in paths]
 
 
 def _modified(path: str) -> int:

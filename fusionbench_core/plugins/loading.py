@@ -10,7 +10,6 @@ import contextlib
 import importlib
 import io
 import time
-import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from types import ModuleType
@@ -62,7 +61,7 @@ def load(plugin: Plugin, importer: Callable[[], ModuleType] | None = None) -> Pl
         except _Unusable as problem:
             cause = str(problem)
         except (Exception, SystemExit) as error:
-            cause, trace_text = describe(error), traceback.format_exc()
+            cause, trace_text = describe(error), _traceback()
         for hook, kind in DECLARATIONS.items():
             if hook not in hooks:
                 continue
@@ -72,7 +71,7 @@ def load(plugin: Plugin, importer: Callable[[], ModuleType] | None = None) -> Pl
                 cause = cause or str(problem)
             except (Exception, SystemExit) as error:
                 cause = cause or f"{hook} raised {describe(error)}"
-                trace_text = trace_text or traceback.format_exc()
+                trace_text = trace_text or _traceback()
     return replace(
         plugin,
         status="broken" if cause else "ok",
@@ -90,6 +89,12 @@ def describe(error: BaseException) -> str:
     message = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     name = type(error).__name__
     return f"{name}: {message}" if message else name
+
+
+def _traceback() -> str:
+    import traceback
+
+    return traceback.format_exc()
 
 
 def _hooks(module: ModuleType, namespace: str) -> dict[str, HookImplementation]:

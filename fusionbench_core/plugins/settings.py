@@ -6,11 +6,10 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from fusionbench_core.errors import ConfigError, OutputError, UnknownName
+from fusionbench_core.plugins import places
 from fusionbench_core.plugins.discovery import namespace_of
-from fusionbench_core.plugins.places import config_home
 from fusionbench_core.plugins.plugin import Plugin
 from fusionbench_core.suggest import did_you_mean
 
@@ -78,9 +77,9 @@ def known(name: str, installed: Iterable[Plugin], *, where: str | None = None) -
     )
 
 
-def settings_file() -> Path:
+def settings_file() -> str:
     """Where switched-off plugins are kept."""
-    return config_home() / "plugins.json"
+    return os.path.join(places.config_home(), "plugins.json")
 
 
 def disabled() -> frozenset[str]:
@@ -91,7 +90,8 @@ def disabled() -> frozenset[str]:
     """
     file = settings_file()
     try:
-        text = file.read_text(encoding="utf-8")
+        with open(file, encoding="utf-8") as stream:
+            text = stream.read()
     except OSError:
         return frozenset()
     try:
@@ -114,9 +114,6 @@ def switch(namespace: str, *, on: bool) -> None:
     names = disabled() - {namespace} if on else disabled() | {namespace}
     file = settings_file()
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f"{file.name}.{os.getpid()}")
-        temporary.write_text(json.dumps({"disabled": sorted(names)}, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(file)
+        places.write(file, json.dumps({"disabled": sorted(names)}, indent=2) + "\n")
     except OSError as error:
         raise OutputError("the plugin settings cannot be written", file=file, why=str(error)) from error
