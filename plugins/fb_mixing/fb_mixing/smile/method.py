@@ -48,14 +48,14 @@ class SmileUpscaling(ModelMethod):
     language-model head tied to the embedding.
 
     Notes:
-        Defaults are those of the paper's ViT-B/32 table. Deviations from the reference
-        implementation, none of which matters for wide layers that were fully
-        fine-tuned: singular directions whose singular value is zero up to rounding are left out of the gate, so
-        that an expert that never trained a layer has logit 0 there and not that of arbitrary
-        directions; `gate_k` is at most half of `in`, since a gate that spans the whole input space
-        cannot tell experts apart; an update is stored whole where that takes fewer numbers than its
-        two factors, and exactly where nothing is cut off; decompositions are in fp32 (fp64 for fp64
-        models).
+        Defaults are those of the ViT-B/32 example of FusionBench. Deviations from it, none of which
+        matters for wide layers that were fully fine-tuned: singular directions whose singular value is
+        zero up to rounding are left out of the gate, so that an expert that never trained a layer has
+        logit 0 there and not that of arbitrary directions; `gate_k` is at most half of `in`, since a
+        gate that spans the whole input space cannot tell experts apart; an update is stored whole
+        where that takes fewer numbers than its two factors, and exactly where nothing is cut off;
+        decompositions are in fp32 (fp64 for fp64 models). A layer whose biases alone were trained is
+        no mixture: nothing in it could choose an expert.
 
     Reference:
         Tang et al., SMILE: Zero-Shot Sparse Mixture of Low-Rank Experts Construction From
