@@ -165,7 +165,7 @@ def check_models(method: Method, pool: ModelPool) -> None:
             f"{name} needs a base model, and this model pool has none",
             config="modelpool",
             why="it works on task vectors, which are differences from the base",
-            fix="add `modelpool.base`, or use a method that needs none: `fb list methods --base optional`",
+            fix="add `modelpool.base`, or use a method that needs none; `fb list methods` says what each needs",
         )
     if capabilities.base == "forbidden" and pool.base is not None:
         raise MissingCapability(
@@ -192,7 +192,7 @@ _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?|resblocks|block|encoder\.laye
 
 
 def layer_of(name: str) -> int | None:
-    """Index of the layer in a tensor's name: the number after `layers`, `layer`, `h`, `blocks`, `resblocks`."""
+    """Index of the layer in a tensor's name: the number after `layers`, `h`, `blocks`, `resblocks`, …."""
     found = _LAYER.search(name)
     return int(found.group(1)) if found else None
 
@@ -219,7 +219,7 @@ def _peak(steps: tuple[PlanStep, ...], locality: str, width: int, options: Engin
         raise InsufficientResources(
             f"the memory budget of {budget / 1e6:,.0f} MB is too small",
             why=f"one piece of the largest tensor {widest} from {width} models takes {largest / 1e6:,.0f} MB",
-            fix=f"set engine.memory_budget to {-(-largest // 10**6)}MB or more, or use an element-wise method",
+            fix=f"set engine.memory_budget to {-(-largest // 10**6)}MB or more, or fuse element by element",
         )
     total = largest * options.threads
     return min(total, max(budget, largest)) if budget is not None else total
