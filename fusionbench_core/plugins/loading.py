@@ -100,7 +100,10 @@ def _traceback() -> str:
 def _hooks(module: ModuleType, namespace: str) -> dict[str, HookImplementation]:
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
-    manager.register(module, name=namespace)
+    try:
+        manager.register(module, name=namespace)
+    except pluggy.PluginValidationError as error:
+        raise _Unusable(" ".join(str(error).split())) from error
     found = {}
     for caller in manager.get_hookcallers(module) or ():
         for implementation in caller.get_hookimpls():

@@ -1,0 +1,94 @@
+"""Each plugin is loaded in its own guard."""
+
+from __future__ import annotations
+
+import pytest
+
+GOOD = """
+@hookimpl
+def fb_methods():
+    yield records.MethodRecord(name="good", target="fb_good.impl:It", summary="works")
+"""
+
+
+def test_records_carry_their_origin(fake_plugin):
+    fake_plugin.add("fb-good", GOOD, version="2.5")
+    plugin = fake_plugin.load().get("good")
+    (record,) = plugin.records["method"]
+    assert record.full_name == "good/good"
+    assert (record.origin.distribution, record.origin.version) == ("fb-good", "2.5")
+    assert record.origin.module == "fb_good.plugin"
+    assert plugin.counts == {"method": 1}
+    assert plugin.load_ms > 0
+
+
+@pytest.mark.parametrize(
+    ("source", "cause"),
+    [
+        ("import no_such_module_anywhere", "ModuleNotFoundError: No module named 'no_such_module_anywhere'"),
+        ("raise SystemExit('please leave')", "SystemExit: please leave"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("def f(:", "SyntaxError"),
+        ("@hookimpl\ndef fb_metods():\n    return []", "did you mean 'fb_methods'"),
+        ("@hookimpl\ndef fb_run_started(runn):\n    pass", "runn"),
+        (
+            "@hookimpl\ndef fb_methods():\n    raise ValueError('inside')",
+            "fb_methods raised ValueError: inside",
+        ),
+        ("@hookimpl\ndef fb_methods():\n    return ['ties']", "must yield MethodRecords, not 'ties'"),
+        ("@hookimpl\ndef fb_methods():\n    return 3", "must yield MethodRecords, not 3"),
+        (
+            "@hookimpl\ndef fb_methods():\n    yield records.TaskRecord(name='Bad', target='a:B', summary='')",
+            "lower-case",
+        ),
+        ("def fb_methods():\n    return []", "not marked with @hookimpl"),
+        ("@hookimpl(wrapper=True)\ndef fb_methods():\n    return (yield)", "hook wrapper"),
+    ],
+)
+def test_a_faulty_plugin_is_broken_and_leaves_others_alone(fake_plugin, source, cause):
+    fake_plugin.add("fb-bad", source)
+    fake_plugin.add("fb-good", GOOD)
+    plugins = fake_plugin.load()
+    assert plugins.get("bad").status == "broken"
+    assert cause in plugins.get("bad").cause
+    assert plugins.get("good").status == "ok"
+
+
+def test_a_broken_plugin_keeps_its_traceback(fake_plugin):
+    fake_plugin.add("fb-bad", "def f():\n    raise ValueError('deep')\n\nf()")
+    assert "in f\n" in fake_plugin.load().get("bad").traceback
+
+
+def test_other_hooks_of_a_raising_plugin_are_still_read_for_messages(fake_plugin):
+    fake_plugin.add("fb-good", GOOD + "\n@hookimpl\ndef fb_tasks():\n    raise ValueError\n")
+    plugin = fake_plugin.load().get("good")
+    assert plugin.status == "broken"
+    assert [record.name for record in plugin.records["method"]] == ["good"]
+
+
+def test_what_a_plugin_prints_is_captured(fake_plugin, capfd):
+    fake_plugin.add("fb-loud", "import sys\nprint('welcome')\nsys.stderr.write('warned')")
+    assert fake_plugin.load().get("loud").printed == "welcome\nwarned"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_tracing_prints_each_hook_call(fake_plugin, monkeypatch, capfd):
+    fake_plugin.add("fb-good", GOOD)
+    monkeypatch.setenv("FB_TRACE", "1")
+    fake_plugin.load()
+    assert "good:fb_methods" in capfd.readouterr().err
+
+
+def test_a_slow_plugin_is_timed_and_harmless(fake_plugin):
+    fake_plugin.add("fb-slow", "import time\ntime.sleep(0.05)")
+    fake_plugin.add("fb-good", GOOD)
+    plugins = fake_plugin.load()
+    assert plugins.get("slow").load_ms >= 50
+    assert plugins.get("good").status == "ok"
+
+
+def test_an_incompatible_plugin_is_never_imported(fake_plugin):
+    fake_plugin.add("fb-old", "raise SystemExit", requires="fusionbench-core<1")
+    plugin = fake_plugin.load().get("old")
+    assert plugin.status == "incompatible"
+    assert not plugin.traceback
