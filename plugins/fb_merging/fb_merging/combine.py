@@ -1,0 +1,82 @@
+"""Combine several tensors of one shape into one: sums, means, and TIES' sign election.
+
+Every function takes a non-empty sequence of tensors of one shape and gives a new tensor of that shape;
+inputs are not written to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+
+def add_all(tensors: Sequence[Tensor]) -> Tensor:
+    """$\\sum_i x_i$, added in the order given."""
+    total = tensors[0].clone()
+    for tensor in tensors[1:]:
+        total += tensor
+    return total
+
+
+def mean(tensors: Sequence[Tensor]) -> Tensor:
+    """$\\frac1n \\sum_i x_i$."""
+    return add_all(tensors).div_(len(tensors))
+
+
+def weighted_sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """$\\sum_i w_i x_i$."""
+    total = tensors[0] * weights[0]
+    for tensor, weight in zip(tensors[1:], weights[1:]):
+        total.add_(tensor, alpha=weight)
+    return total
+
+
+def elect_sign(deltas: Sequence[Tensor]) -> Tensor:
+    """Sign of the sum of all updates, entry by entry: -1, 0 or 1 in the dtype of `deltas`.
+
+    The sum is taken in fp64, so that the election does not hang on the order of the models where
+    updates nearly cancel.
+    """
+    total = deltas[0].to(torch.float64, copy=True)
+    for delta in deltas[1:]:
+        total += delta
+    return total.sign_().to(deltas[0].dtype)
+
+
+def disjoint_sum(deltas: Sequence[Tensor], sign: Tensor) -> Tensor:
+    """Sum of the updates that point in the elected direction; 0 where none was elected."""
+    return add_all([_agreeing(delta, sign) for delta in deltas]).mul_(sign)
+
+
+def disjoint_mean(deltas: Sequence[Tensor], sign: Tensor) -> Tensor:
+    """Mean over the updates that point in the elected direction; 0 where there are none."""
+    agreeing = _agreeing(deltas[0], sign)
+    total, count = agreeing, agreeing.sign()
+    for delta in deltas[1:]:
+        agreeing = _agreeing(delta, sign)
+        total += agreeing
+        count += agreeing.sign_()
+    return total.div_(count.clamp_(min=1)).mul_(sign)
+
+
+def disjoint_max(deltas: Sequence[Tensor], sign: Tensor) -> Tensor:
+    """The largest update among those that point in the elected direction; 0 where there are none."""
+    largest = _agreeing(deltas[0], sign)
+    for delta in deltas[1:]:
+        torch.maximum(largest, _agreeing(delta, sign), out=largest)
+    return largest.mul_(sign)
+
+
+DISJOINT: dict[str, Callable[[Sequence[Tensor], Tensor], Tensor]] = {
+    "mean": disjoint_mean,
+    "sum": disjoint_sum,
+    "max": disjoint_max,
+}
+"""Name -> how updates of one sign are merged."""
+
+
+def _agreeing(delta: Tensor, sign: Tensor) -> Tensor:
+    """Magnitude of the update where it has the elected sign, else 0."""
+    return (delta * sign).clamp_(min=0)

@@ -1,0 +1,121 @@
+"""The parameters of a merged model, as a differentiable function of task-vector coefficients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from fusionbench_core import MethodError, ModelPool, NonFiniteInput
+
+
+@dataclass(frozen=True)
+class ParameterSpace:
+    """All models `base + Σ_t λ_t τ_t` that a pool spans.
+
+    Everything is in memory: with T models, T + 1 times the merged parameters, in fp32 at least.
+
+    Attributes:
+        base: Name of a parameter in `trunk.named_parameters()` -> its base value.
+        vectors: Name -> task vectors of all models, `(T, *shape)`.
+        buffers: Name -> mean of the models' floating-point buffers, e.g. running statistics. Means, because
+            adding up differences could make a variance negative.
+        aliases: Name of a parameter -> the names it is stored under: its own and those tied to it.
+    """
+
+    base: dict[str, Tensor] = field(default_factory=dict)
+    vectors: dict[str, Tensor] = field(default_factory=dict)
+    buffers: dict[str, Tensor] = field(default_factory=dict)
+    aliases: dict[str, list[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, pool: ModelPool, trunk: nn.Module, device: torch.device) -> ParameterSpace:
+        """Read the tensors of `trunk` that are in the pool's scope, one at a time.
+
+        Raises:
+            NonFiniteInput: naming model and tensor.
+            MethodError: if no parameter is in scope.
+        """
+        space = cls()
+        stored = set(pool.checkpoint().keys())
+        for name, names in _tied_names(trunk).items():
+            names = [each for each in names if each in stored and _is_merged(pool, each)]
+            if names:
+                base = _read(pool, None, names[0]).to(device)
+                deltas = [_read(pool, model, names[0]).to(device) - base for model in pool]
+                space.base[name], space.vectors[name] = base, torch.stack(deltas)
+                space.aliases[name] = names
+        for name, buffer in trunk.named_buffers():
+            if name in stored and _is_merged(pool, name) and buffer.is_floating_point():
+                space.buffers[name] = torch.stack([_read(pool, model, name) for model in pool]).mean(0)
+        if not space.base:
+            raise MethodError(
+                "no parameter of the model is in the pool's scope", fix="widen `modelpool.scope`"
+            )
+        return space
+
+    def merged(self, coefficients: Tensor) -> dict[str, Tensor]:
+        """Name -> merged parameter, differentiable with respect to the coefficients.
+
+        Args:
+            coefficients: `(T, parameters)`, or `(T, 1)` for one a model.
+        """
+        columns = coefficients.expand(-1, len(self.base)).unbind(1)
+        return {
+            name: base + torch.tensordot(column.to(base.dtype), self.vectors[name], 1)
+            for (name, base), column in zip(self.base.items(), columns)
+        }
+
+    def state(self, coefficients: Tensor) -> dict[str, Tensor]:
+        """The merged state dict on the CPU, under all stored names; what is not in it is the base's."""
+        with torch.no_grad():
+            merged = self.merged(coefficients)
+        state = {alias: merged[name].cpu() for name, names in self.aliases.items() for alias in names}
+        return {**state, **self.buffers}
+
+
+@contextmanager
+def frozen(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Modules in eval mode and without gradients of their own; as they were, afterwards."""
+    modes = {module: module.training for each in modules for module in each.modules()}
+    gradients = {parameter: parameter.requires_grad for each in modules for parameter in each.parameters()}
+    try:
+        for each in modules:
+            each.eval().requires_grad_(False)
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for parameter, wanted in gradients.items():
+            parameter.requires_grad_(wanted)
+
+
+def _tied_names(trunk: nn.Module) -> dict[str, list[str]]:
+    """Name of each parameter -> all its names, its own first."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in trunk.named_parameters(remove_duplicate=False):
+        if parameter.is_floating_point():
+            names.setdefault(id(parameter), []).append(name)
+    return {each[0]: each for each in names.values()}
+
+
+def _is_merged(pool: ModelPool, name: str) -> bool:
+    return name in pool.scope and not any(fnmatchcase(name, pattern) for pattern in pool.heads)
+
+
+def _read(pool: ModelPool, model: str | None, name: str) -> Tensor:
+    """A copy in fp32, or in fp64 if it is stored so."""
+    raw = pool.checkpoint(model).tensor(name)
+    values = raw.to(torch.promote_types(raw.dtype, torch.float32), copy=True)
+    if not torch.isfinite(values).all():
+        raise NonFiniteInput(
+            "a tensor holds NaN or Inf",
+            model=model or "the base",
+            tensor=name,
+            fix="repair or leave out this model",
+        )
+    return values

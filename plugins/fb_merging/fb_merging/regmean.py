@@ -1,0 +1,128 @@
+"""RegMean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fb_merging.combine import mean
+from fb_merging.plugin import REGMEAN
+from fusionbench_core import MethodError, TensorGroup, TensorMethod, implements
+
+
+@implements(REGMEAN)
+class RegMean(TensorMethod):
+    r"""The linear weights that best reproduce, in least squares, every model's outputs on its own inputs.
+
+    For a linear weight $W_t$, shape `(out, in)`, and the Gram matrix $G_t$, `(in, in)`, of its inputs:
+
+    $$W^\top = \Big(\sum_t \hat G_t\Big)^{-1} \sum_t \hat G_t W_t^\top, \qquad
+      \hat G_t = \alpha\, G_t + (1 - \alpha)\,\mathrm{diag}(G_t)$$
+
+    All other tensors are averaged.
+
+    Notes:
+        The system is solved in fp64 for the difference from the simple average $\bar W$, which is the same
+        thing where there is one solution: $W^\top = \bar W^\top + (\sum \hat G_t)^{-1} \sum \hat G_t
+        (W_t - \bar W)^\top$. Where there are many, because input features are dead in all models or
+        $\alpha = 1$ and there are fewer tokens than features, it takes the one nearest the average.
+        $\alpha$: the paper finds 0.9 best for its encoders and 0.1 for T5; FusionBench takes 0.95 for CLIP
+        and 0.6 for GPT-2.
+
+    Reference:
+        Jin et al., Dataless Knowledge Fusion by Merging Weights of Language Models, ICLR 2023,
+        arXiv:2212.09849.
+    """
+
+    reduce_non_diagonal_ratio: float = Field(
+        0.9, ge=0, le=1, description="α: multiplies the off-diagonal entries of the Gram matrices"
+    )
+    samples: int = Field(256, gt=0, description="samples a task that the Gram matrices are collected on")
+    split: Literal["train", "validation", "test"] = Field(
+        "train", description="split the samples come from; test only if the run is transductive"
+    )
+
+    def statistics(self) -> Mapping[str, Mapping[str, Any]]:
+        return {"gram": {"samples": self.samples, "split": self.split}}
+
+    def merge(self, group: TensorGroup) -> Tensor:
+        average = mean(group.models)
+        grams = self._grams(group)
+        if not grams or not average.numel():
+            return average
+        system = torch.zeros(grams[0].shape, dtype=torch.float64)
+        target = torch.zeros((group.shape[1], group.shape[0]), dtype=torch.float64)
+        for gram, weight in zip(grams, group.models):
+            gram = _shrink(gram, self.reduce_non_diagonal_ratio)
+            system += gram
+            target += gram @ (weight - average).T.double()
+        return average + solve_nearest_zero(system, target).T.to(average.dtype)
+
+    def _grams(self, group: TensorGroup) -> list[Tensor]:
+        """One matrix a model, or none if this is not the weight of a linear layer.
+
+        Raises:
+            MethodError: if they are missing, do not fit the weight, or hold NaN.
+        """
+        grams: Sequence[Tensor | None] | None = group.statistics.get("gram")
+        if grams is None:
+            raise MethodError(
+                "regmean: there are no Gram matrices",
+                tensor=group.name,
+                fix="run it with a task pool, so that the statistic `gram` is collected first",
+            )
+        found = [gram for gram in grams if gram is not None]
+        if not found:
+            return []
+        size = group.shape[1] if len(group.shape) == 2 else None
+        wrong = [
+            name
+            for name, gram in zip(group.names, grams)
+            if gram is None or tuple(gram.shape) != (size, size) or not torch.isfinite(gram).all()
+        ]
+        if wrong:
+            raise MethodError(
+                "regmean: the Gram matrices do not fit the weight",
+                tensor=group.name,
+                models=", ".join(wrong),
+                why=f"a weight of shape {list(group.shape)} needs a finite ({size}, {size}) from every model",
+                fix="collect the statistic `gram` again, on these models",
+            )
+        return found
+
+
+def solve_nearest_zero(system: Tensor, target: Tensor) -> Tensor:
+    """The smallest solution $X$ of $S X = B$, in the metric of the diagonal of $S$.
+
+    Args:
+        system: $S$, fp64 `(n, n)`, symmetric and positive semi-definite.
+        target: $B$, fp64 `(n, m)`, in the range of $S$.
+
+    Returns:
+        $X$, fp64 `(n, m)`; rows of features whose diagonal entry is 0 are 0.
+    """
+    # Scaled to a unit diagonal, a system with off-diagonals shrunk by α has no eigenvalue below 1 - α:
+    # Cholesky is safe unless α is 1, whatever the features' magnitudes.
+    alive = system.diagonal() > 0
+    scale = torch.where(alive, system.diagonal(), 1).rsqrt()
+    unit = system * scale[:, None] * scale
+    unit.diagonal().masked_fill_(~alive, 1)
+    right = target * scale[:, None]
+    factor, failed = torch.linalg.cholesky_ex(unit)
+    smallest = len(unit) * torch.finfo(unit.dtype).eps
+    if not failed and float(factor.diagonal().square().min()) > smallest:
+        solution = torch.cholesky_solve(right, factor)
+    else:
+        solution = torch.linalg.pinv(unit, rtol=smallest, hermitian=True) @ right
+    return solution * scale[:, None]
+
+
+def _shrink(gram: Tensor, ratio: float) -> Tensor:
+    """A copy in fp64, its off-diagonal entries multiplied by `ratio`."""
+    result = gram.double() * ratio
+    result.diagonal().copy_(gram.diagonal())
+    return result

@@ -1,0 +1,66 @@
+"""Spherical linear interpolation."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fb_merging.plugin import SLERP
+from fusionbench_core import TensorGroup, TensorMethod, implements
+
+_BLOCK = 1 << 14
+"""Entries multiplied at a time; torch sums so few in one thread, so the thread count changes no bit."""
+
+
+@implements(SLERP)
+class Slerp(TensorMethod):
+    r"""Interpolate between two models along the arc between them, tensor by tensor.
+
+    With each tensor flattened to one vector, and $\Omega$ the angle between the two:
+
+    $$\theta = \frac{\sin((1-t)\Omega)}{\sin\Omega}\theta_1 + \frac{\sin(t\Omega)}{\sin\Omega}\theta_2,
+      \qquad \cos\Omega = \frac{\langle\theta_1, \theta_2\rangle}{\|\theta_1\|\,\|\theta_2\|}$$
+
+    Notes:
+        `t=0` gives the first model of the pool, `t=1` the second. The base, if there is one, does not count
+        and is not read; to interpolate between the base and a model, put both among the models.
+        (FusionBench counts `_pretrained_` as one of the two.)
+        The angle is taken between unit vectors, the weights are applied to the tensors as they are, like
+        FusionBench and mergekit do. Nearly parallel or opposite tensors ($|\cos\Omega|$ above
+        `dot_threshold`), tensors of one entry, and those that are all 0 are interpolated linearly.
+
+    Reference:
+        Shoemake, Animating rotation with quaternion curves, SIGGRAPH 1985.
+    """
+
+    t: float = Field(0.5, ge=0, le=1, description="0: the first model; 1: the second")
+    dot_threshold: float = Field(
+        0.9995, ge=0, le=0.999999, description="interpolate linearly if the cosine is larger than this"
+    )
+
+    def merge(self, group: TensorGroup) -> Tensor:
+        first, second = group.models
+        cosine = cosine_similarity(first, second)
+        if cosine is None or abs(cosine) > self.dot_threshold:
+            return torch.lerp(first, second, self.t)
+        angle = math.acos(cosine)
+        weights = (math.sin((1 - self.t) * angle), math.sin(self.t * angle))
+        return first * (weights[0] / math.sin(angle)) + second * (weights[1] / math.sin(angle))
+
+
+def cosine_similarity(a: Tensor, b: Tensor) -> float | None:
+    """Cosine of the angle between two tensors seen as vectors, in fp64; None if one of them is 0."""
+    norm = math.sqrt(_dot(a, a)) * math.sqrt(_dot(b, b))
+    if norm == 0:
+        return None
+    cosine = _dot(a, b) / norm
+    # Not min and max, which would turn NaN into a bound.
+    return cosine if abs(cosine) <= 1 or math.isnan(cosine) else math.copysign(1.0, cosine)
+
+
+def _dot(a: Tensor, b: Tensor) -> float:
+    pairs = zip(a.reshape(-1).split(_BLOCK), b.reshape(-1).split(_BLOCK))
+    return math.fsum(float((x.double() * y.double()).sum()) for x, y in pairs)
