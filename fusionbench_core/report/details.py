@@ -120,7 +120,7 @@ def read_curve(name: str, value: Any) -> Curve | None:
     if not _numbers(places) or None in places or len(places) < longest:
         return None
     title = str(value.get("title") or name)
-    series = {str(key): list(zip(places, line)) for key, line in lines.items()}
+    series = {str(key): [(float(x), y) for x, y in zip(places, line)] for key, line in lines.items()}
     return Curve(title, str(value.get("x_label") or ""), str(value.get("y_label") or ""), series)
 
 
@@ -129,18 +129,19 @@ def read_matrix(name: str, value: Any) -> Matrix | None:
     if not isinstance(value, Mapping) or value.get("kind") != "matrix":
         return None
     values, rows, columns = (value.get(key) for key in ("values", "rows", "columns"))
-    if not all(isinstance(part, list) and part for part in (values, rows, columns)):
+    if not (isinstance(values, list) and isinstance(rows, list) and isinstance(columns, list)):
         return None
-    if len(values) != len(rows) or not all(_numbers(row) and len(row) == len(columns) for row in values):  # type: ignore[arg-type]
+    if not rows or not columns or len(values) != len(rows):
         return None
-    title = str(value.get("title") or name)
-    names = ([str(key) for key in part] for part in (rows, columns))  # type: ignore[union-attr]
+    if not all(_numbers(row) and len(row) == len(columns) for row in values):
+        return None
     return Matrix(
-        title,
-        *names,
-        values,
-        str(value.get("row_label") or ""),
-        str(value.get("column_label") or ""),  # type: ignore[arg-type]
+        title=str(value.get("title") or name),
+        rows=[str(row) for row in rows],
+        columns=[str(column) for column in columns],
+        values=values,
+        row_label=str(value.get("row_label") or ""),
+        column_label=str(value.get("column_label") or ""),
     )
 
 

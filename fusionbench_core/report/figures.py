@@ -20,6 +20,7 @@ class Figure:
     title: str
     svg: Markup
     caption: str = ""
+    wide: bool = False
 
 
 def result_figures(report: Report) -> list[Figure]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from fusionbench_core.report import cards, view
 from fusionbench_core.report.figures import detail_figures, result_figures
@@ -23,6 +25,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters.update(
+        breakable=breakable,
         percent=view.percent,
         points=view.points,
         bounds=view.bounds,
@@ -30,6 +33,11 @@ def environment() -> Environment:
         duration=view.duration,
     )
     return made
+
+
+def breakable(name: str) -> Markup:
+    """A name that may be broken after its dashes, dots and underscores."""
+    return Markup("<wbr>").join(re.findall(r"[^-_./]*[-_./]*", name))
 
 
 def to_html(report: Report) -> str:
@@ -43,6 +51,7 @@ def to_html(report: Report) -> str:
             headline=view.headline(report),
             rows=view.rows_of(report),
             mean=view.mean_row(report),
+            has={kind: bool(report.baselines.get(kind)) for kind in ("pretrained", "individual")},
             figures=result_figures(report),
             detail_figures=details,
             facts=_facts(report, drawn),

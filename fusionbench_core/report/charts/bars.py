@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fusionbench_core.report.charts.svg import add, canvas, legend, text_of, width_of, write
 
-WIDTH, BAR, GAP, GROUP = 640.0, 12.0, 2.0, 13.0
+WIDTH, BAR, GAP, GROUP = 530.0, 12.0, 2.0, 13.0
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def grouped_bars(groups: Sequence[tuple[str, Sequence[Bar]]], series: Sequence[s
             sheet knows.
         label: What the picture shows, for screen readers.
     """
-    left = min(190.0, 16 + max(width_of(name) for name, _ in groups))
+    left = min(170.0, 16 + max(width_of(name) for name, _ in groups))
     plot = WIDTH - left - 46
     tall = len(series) * (BAR + GAP) - GAP
     top = 34.0
@@ -58,7 +58,6 @@ def _draw(root, bar: Bar, style: str, left: float, y: float, plot: float) -> Non
         add(root, "path", "whisker", d=f"M{x1:.2f} {middle:.2f}H{x2:.2f}", fill="none")
         for x in (x1, x2):
             add(root, "path", "whisker", d=f"M{x:.2f} {y + 3:.2f}V{y + BAR - 3:.2f}", fill="none")
-    strong = {"font_weight": 600} if style == "fused" else {}
     shade = "text" if style == "fused" else "muted"
     write(
         root,
@@ -67,5 +66,5 @@ def _draw(root, bar: Bar, style: str, left: float, y: float, plot: float) -> Non
         f"{100 * (bar.value or 0):.1f}",
         style=shade,
         size=11,
-        **strong,
+        bold=style == "fused",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from fusionbench_core.report.charts.svg import add, canvas, text_of, width_of, write
 
@@ -10,13 +10,18 @@ WIDTH, ROW = 860.0, 34.0
 
 
 def dot_chart(
-    rows: Sequence[tuple[str, float, Sequence[tuple[str, float]]]], *, best: str | None, label: str
+    rows: Sequence[tuple[str, float, Sequence[tuple[str, float]]]],
+    *,
+    best: Collection[str],
+    grey: Collection[str],
+    label: str,
 ) -> str:
     """One line a method, from 0 % to 100 % or to the largest value.
 
     Args:
         rows: (name, mean, (task, value) pairs), values as fractions.
-        best: Name of the row to emphasise.
+        best: Names of the rows to emphasise.
+        grey: Names of the rows that are there to compare with.
         label: What the picture shows, for screen readers.
     """
     left = min(240.0, 18 + max(width_of(name, 13) for name, *_ in rows))
@@ -35,12 +40,11 @@ def dot_chart(
         write(root, x, bottom + 16, f"{100 * tick:.0f} %", style="muted", anchor="middle", size=11)
     for index, (name, mean, dots) in enumerate(rows):
         y = top + ROW * index
-        weight = {"font_weight": 700} if name == best else {}
-        write(root, left - 10, y + 17, name, anchor="end", size=13, room=left - 14, **weight)
-        style = "fused" if name == best else "pretrained"
+        write(root, left - 10, y + 17, name, anchor="end", size=13, room=left - 14, bold=name in best)
+        style = "pretrained" if name in grey else "fused" if name in best else "method"
         add(root, "rect", style, x=left, y=y + 3, width=max(0.5, mean * scale), height=20, rx=2)
         for task, value in dots:
             dot = add(root, "circle", "dot", cx=left + value * scale, cy=y + 13, r=4)
             add(dot, "title").text = f"{task}: {100 * value:.1f} %"
-        write(root, left + plot + 10, y + 17, f"{100 * mean:.1f} %", size=13, **weight)
+        write(root, left + plot + 10, y + 17, f"{100 * mean:.1f} %", size=13, bold=name in best)
     return text_of(root)

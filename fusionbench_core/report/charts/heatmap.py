@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fusionbench_core.report.charts.svg import add, canvas, shorten, text_of, width_of, write
+from fusionbench_core.report.charts.svg import add, canvas, distinct, shorten, text_of, width_of, write
 from fusionbench_core.report.details import Matrix
 
-WIDTH = 640.0
+WIDTH = 530.0
 SEQUENTIAL = ("#f2f6fa", "#c6dbef", "#8fbfe0", "#4a98cf", "#1668ab", "#08306b")
 DIVERGING = ("#8a4100", "#d98b2b", "#f5d3a0", "#f6f6f6", "#a9cfe8", "#3b8bc4", "#0b3c78")
 TURN = 24
@@ -18,32 +18,38 @@ def heat_map(matrix: Matrix) -> str:
         matrix = _turned(matrix)
     known = [value for row in matrix.values for value in row if value is not None] or [0.0]
     low, high = min(known), max(known)
+    rows, columns = distinct(matrix.rows), distinct(matrix.columns)
     if low < 0 < high:
         high = max(-low, high)
         low, shades = -high, DIVERGING
     else:
         shades = SEQUENTIAL
-    left = min(170.0, 14 + max(width_of(name, 11) for name in matrix.rows))
-    wide = min(64.0, (WIDTH - left - 12) / len(matrix.columns))
+    left = min(150.0, 14 + max(width_of(name, 11) for name in rows))
+    longest = max(width_of(name, 11) for name in columns)
+    wide = min(64.0, (WIDTH - left - 6) / len(matrix.columns))
     tall = 22.0 if len(matrix.rows) <= TURN else max(6.0, 530 / len(matrix.rows))
-    flat = all(width_of(name, 11) <= wide - 4 for name in matrix.columns)
-    names = 18.0 if flat else 8 + min(88.0, max(width_of(name, 11) for name in matrix.columns) * 0.72)
+    flat = longest <= wide - 4
+    slanted = min(84.0, longest * 0.71)  # height, and reach to the right, of names at 45 degrees
+    names = 18.0 if flat else 10 + slanted
+    if not flat:
+        wide = min(wide, (WIDTH - left - slanted) / len(matrix.columns))
     top = 34 + names
     bottom = top + tall * len(matrix.rows)
     root = canvas(WIDTH, bottom + 8 + (18 if matrix.column_label else 0), _label(matrix))
     _scale(root, low, high, shades)
-    write(root, 4, 16, matrix.row_label, style="muted", size=11, room=WIDTH - 220)
-    step = max(1, int(-(-13 // wide))) if not flat else 1
-    for index, name in enumerate(matrix.columns):
+    write(root, left - 8, top - 7, matrix.row_label, style="muted", anchor="end", size=11, room=left - 10)
+    step = max(1, int(-(-18 // wide))) if not flat else 1
+    for index, name in enumerate(columns):
         if index % step == 0:
             _column_name(root, left + (index + 0.5) * wide, top - 6, name, flat, names)
     rows_step = max(1, int(-(-11 // tall)))
-    for row, (name, values) in enumerate(zip(matrix.rows, matrix.values)):
+    for row, (name, values) in enumerate(zip(rows, matrix.values)):
         y = top + row * tall
         if row % rows_step == 0:
             write(root, left - 8, y + tall / 2 + 4, name, anchor="end", size=11, room=left - 10)
         for column, value in enumerate(values):
-            tip = f"{name}, {matrix.columns[column]}: {'missing' if value is None else f'{value:.4g}'}"
+            shown = "missing" if value is None else f"{value:.4g}"
+            tip = f"{matrix.rows[row]}, {matrix.columns[column]}: {shown}"
             _cell(root, left + column * wide, y, wide, tall, value, _shade(value, low, high, shades), tip)
     if matrix.column_label:
         middle = left + wide * len(matrix.columns) / 2
@@ -72,7 +78,7 @@ def _column_name(root, x: float, y: float, name: str, flat: bool, room: float) -
         write(root, x, y, name, anchor="middle", size=11)
     else:
         turn = f"rotate(-45 {x + 3:.2f} {y:.2f})"
-        write(root, x + 3, y, shorten(name, (room - 8) / 0.72 + 1, 11), size=11, transform=turn)
+        write(root, x + 3, y, shorten(name, (room - 10) / 0.71 + 1, 11), size=11, transform=turn)
 
 
 def _scale(root, low: float, high: float, shades: tuple[str, ...]) -> None:

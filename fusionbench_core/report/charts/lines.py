@@ -18,7 +18,7 @@ from fusionbench_core.report.charts.svg import (
 )
 from fusionbench_core.report.details import Curve
 
-WIDTH, HEIGHT, TOP = 640.0, 240.0, 26.0
+WIDTH, HEIGHT, TOP = 530.0, 240.0, 26.0
 MOST = 240
 """Points drawn a line; more are averaged in equal buckets."""
 

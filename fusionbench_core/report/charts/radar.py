@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from fusionbench_core.report.charts.svg import add, canvas, legend, text_of, write
 
-WIDTH, RADIUS, MIDDLE_Y = 560.0, 150.0, 208.0
+WIDTH, RADIUS, MIDDLE_Y = 530.0, 158.0, 218.0
 
 
 def radar(axes: Sequence[str], rings: Mapping[str, Sequence[float]], *, label: str) -> str:
@@ -35,9 +35,10 @@ def radar(axes: Sequence[str], rings: Mapping[str, Sequence[float]], *, label: s
             for angle, value in zip(angles, values):
                 x, y = _point(angle, value, scale)
                 add(root, "circle", "fused", cx=x, cy=y, r=3)
+    between = angles[0] + math.pi / len(axes)
     for tick in (0.5, 1.0):
-        x, y = _point(angles[0], tick, scale)
-        write(root, x + 4, y + 11, f"{100 * tick:.0f} %", style="muted", size=10)
+        x, y = _point(between, tick * math.cos(math.pi / len(axes)), scale)
+        write(root, x, y + 4, f"{100 * tick:.0f} %", style="tick", anchor="middle", size=10)
     return text_of(root)
 
 

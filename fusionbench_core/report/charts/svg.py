@@ -12,6 +12,7 @@ Element = ElementTree.Element
 STYLES = {
     "text": {"fill": "#1f2328"},
     "muted": {"fill": "#59636e"},
+    "tick": {"fill": "#59636e", "stroke": "#ffffff", "stroke-width": "3", "paint-order": "stroke"},
     "grid": {"stroke": "#d9dee3", "stroke-width": "1"},
     "axis": {"stroke": "#8b949e", "stroke-width": "1"},
     "whisker": {"stroke": "#1f2328", "stroke-width": "1.2"},
@@ -31,8 +32,9 @@ STYLES = {
         "stroke-dasharray": "5 3",
     },
     "ring-fused": {"fill": "#0072b2", "fill-opacity": "0.16", "stroke": "#0072b2", "stroke-width": "2.2"},
+    "method": {"fill": "#0072b2", "fill-opacity": "0.42"},
     "track": {"fill": "#eef1f4"},
-    "dot": {"fill": "#d55e00", "fill-opacity": "0.75"},
+    "dot": {"fill": "#d55e00", "stroke": "#ffffff", "stroke-width": "1"},
 }
 """Class -> presentation attributes, for a picture that stands alone."""
 
@@ -40,6 +42,8 @@ LINES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a7
 """Colours of lines; the style sheet gives class `line-0` and so on their shades in dark mode."""
 
 DASHES = ("", "6 3", "2 3")
+
+_NARROW = frozenset("iljtfrI.,:;'|-() ")
 
 _CONTROL = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -75,11 +79,14 @@ def write(
     anchor: str = "start",
     size: float = 12,
     room: float = math.inf,
+    bold: bool = False,
     **attributes: object,
 ) -> Element:
     """A line of text whose baseline starts at (x, y), shortened to `room`; the whole stays as a tooltip."""
     content = clean(content)
     shown = shorten(content, room, size)
+    if bold:
+        attributes["font_weight"] = 650
     element = add(parent, "text", style, x=x, y=y, font_size=size, text_anchor=anchor, **attributes)
     element.text = shown
     if shown != content:
@@ -88,21 +95,33 @@ def write(
 
 
 def width_of(content: str, size: float = 12) -> float:
-    """About how wide a text is; rather too much than too little."""
-    return (
-        sum(
-            0.85 if letter in "mwMWQ@%" else 0.35 if letter in "iljtfrI.,:;'|-() " else 0.6
-            for letter in content
-        )
-        * size
+    """About how wide a text is, in the widest of the usual sans-serif fonts."""
+    widths = (0.95 if letter in "mwMWQ@%…" else 0.4 if letter in _NARROW else 0.64 for letter in content)
+    return sum(widths) * size
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Dotted names without the components that all of them begin or end with.
+
+    >>> distinct(["model.layers.0.weight", "model.layers.1.weight"])
+    ['0', '1']
+    """
+    parts = [name.split(".") for name in names]
+    spare = min(map(len, parts), default=1) - 1
+    if len(set(names)) < 2:
+        return list(names)
+    head = next((at for at in range(spare) if len({part[at] for part in parts}) > 1), spare)
+    tail = next(
+        (at for at in range(spare - head) if len({part[-1 - at] for part in parts}) > 1), spare - head
     )
+    return [".".join(part[head : len(part) - tail]) for part in parts]
 
 
 def shorten(content: str, room: float, size: float = 12) -> str:
     """The text if it fits; else its beginning and end, for names often differ only there.
 
     >>> shorten("clip-vit-base-patch32_stanford-cars", 120)
-    'clip-vit-…ford-cars'
+    'clip-vi…ord-cars'
     """
     if width_of(content, size) <= room:
         return content

@@ -1,0 +1,187 @@
+"""Several runs beside each other: rows are methods, columns are tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from markupsafe import Markup
+
+from fusionbench_core.errors import ConfigError
+from fusionbench_core.report.charts import dot_chart
+from fusionbench_core.report.figures import Figure
+from fusionbench_core.report.report import Report
+from fusionbench_core.report.view import percent, rows_of
+
+_TITLES = {True: "Accuracy relative to the individual experts", False: "Accuracy"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method: accuracy a task, mean, normalised mean; `best` are the columns in which it leads.
+
+    `reference` marks the pre-trained model and the individual experts: rows to compare with, which
+    take no part in the contest.
+    """
+
+    name: str
+    cells: tuple[float | None, ...]
+    best: frozenset[int] = frozenset()
+    reference: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The table, its header, and what makes it unfair."""
+
+    columns: tuple[str, ...]
+    lines: list[Line]
+    warnings: list[str]
+
+
+def compare(reports: Mapping[str, Report]) -> tuple[str, str]:
+    """Markdown and HTML that put methods beside each other, the best of each column marked.
+
+    Args:
+        reports: What to call a run -> its report.
+
+    Raises:
+        ConfigError: if there are no reports.
+    """
+    table = comparison(reports)
+    return _markdown(table), _html(table, reports)
+
+
+def comparison(reports: Mapping[str, Report]) -> Comparison:
+    """The table as data. Raises ConfigError if there are no reports."""
+    if not reports:
+        raise ConfigError("there are no reports to compare", fix="name at least one run directory")
+    tasks = list(dict.fromkeys(task for report in reports.values() for task in report.tasks))
+    lines = [_line(name, report, tasks) for name, report in reports.items()]
+    columns = (*tasks, "average", "normalised")
+    for index in range(len(columns)):
+        values = [line.cells[index] for line in lines if line.cells[index] is not None]
+        if len(values) > 1:
+            # Half a tenth of a percent apart reads as equal in the table, so it is marked as equal.
+            most = percent(max(value for value in values if value is not None))
+            lines = [
+                replace(line, best=line.best | {index}) if percent(line.cells[index]) == most else line
+                for line in lines
+            ]
+    return Comparison(columns, [*_references(reports, tasks), *lines], _unfair(reports, tasks))
+
+
+def _line(name: str, report: Report, tasks: list[str]) -> Line:
+    found = {row.task: row.fused for row in rows_of(report)}
+    average = report.average
+    return Line(name, (*map(found.get, tasks), average["accuracy"], average["normalized_accuracy"]))
+
+
+def _references(reports: Mapping[str, Report], tasks: list[str]) -> list[Line]:
+    """Baselines of the first report that has them for all tasks."""
+    lines = []
+    for kind in ("pretrained", "individual"):
+        for report in reports.values():
+            rows = {row.task: getattr(row, kind) for row in rows_of(report)}
+            if set(rows) == set(tasks) and tasks and None not in rows.values():
+                twin = replace(report, tasks={task: {"accuracy": rows[task]} for task in tasks})
+                lines.append(replace(_line(kind, twin, tasks), reference=True))
+                break
+    return lines
+
+
+def _unfair(reports: Mapping[str, Report], tasks: list[str]) -> list[str]:
+    found = []
+    for task in tasks:
+        entries = [report.tasks[task] for report in reports.values() if task in report.tasks]
+        if len(entries) < len(reports):
+            found.append(f"{task} was not evaluated in every run, so the averages are over different tasks")
+        if len({entry["fingerprint"] for entry in entries if entry.get("fingerprint")}) > 1:
+            found.append(
+                f"{task} differs between the runs (fingerprints), so its column compares unlike things"
+            )
+        elif len({(entry.get("split"), entry.get("n")) for entry in entries}) > 1:
+            found.append(f"{task} was measured on different samples")
+    found += [f"{name} adapted to test data" for name, report in reports.items() if report.transductive]
+    return found
+
+
+def _markdown(table: Comparison) -> str:
+    from fusionbench_core.report.markdown import escape
+
+    def cell(line: Line, index: int) -> str:
+        text = percent(line.cells[index])
+        return f"**{text}**" if index in line.best else text
+
+    rows = [["method", *table.columns], ["---", *["---:"] * len(table.columns)]]
+    rows[0] = [escape(name) for name in rows[0]]
+    for line in table.lines:
+        rows.append([escape(line.name), *(cell(line, index) for index in range(len(line.cells)))])
+    parts = ["# Comparison", "Accuracy in percent; the best of each column is bold."]
+    parts += [f"> **Warning:** {escape(warning)}" for warning in table.warnings]
+    parts.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
+    return "\n\n".join(parts) + "\n"
+
+
+def _html(table: Comparison, reports: Mapping[str, Report]) -> str:
+    from fusionbench_core.report import cards
+    from fusionbench_core.report.html import environment
+
+    details = [
+        (
+            name,
+            report.method.get("name") or "",
+            ", ".join(f"{key} {value}" for key, value in cards.parameters(report)),
+            "" if report.seed is None else str(report.seed),
+            str(report.artefact.get("content_hash") or "").removeprefix("sha256:")[:12],
+            sum(report.timings.values()) if report.timings else None,
+        )
+        for name, report in reports.items()
+    ]
+    page = environment().get_template("compare.html")
+    return page.render(table=table, figure=_figure(table), headline=_headline(table), details=details)
+
+
+def _figure(table: Comparison) -> Figure | None:
+    normalised = all(line.cells[-1] is not None for line in table.lines if not line.reference)
+    shown = [line for line in table.lines if line.cells[-2] is not None]
+    if not shown:
+        return None
+    experts = next((line for line in table.lines if line.name == "individual" and line.reference), None)
+    normalised = normalised and experts is not None
+    rows = [
+        (
+            line.name,
+            line.cells[-1 if normalised else -2] or 0.0,
+            [
+                (task, value / (experts.cells[at] or 1.0) if normalised and experts else value)
+                for at, (task, value) in enumerate(zip(table.columns[:-2], line.cells))
+                if value is not None
+            ],
+        )
+        for line in shown
+        if not (normalised and line is experts)
+    ]
+    column = len(table.columns) - (1 if normalised else 2)
+    picture = dot_chart(
+        rows,
+        best={line.name for line in shown if column in line.best},
+        grey={line.name for line in shown if line.reference},
+        label=f"{_TITLES[normalised]}, by method",
+    )
+    return Figure(_TITLES[normalised], Markup(picture), wide=True)
+
+
+def _headline(table: Comparison) -> str:
+    contest = [line for line in table.lines if not line.reference]
+    column = -1 if all(line.cells[-1] is not None for line in contest) else -2
+    known = [line for line in contest if line.cells[column] is not None]
+    if not known:
+        return "No task was evaluated."
+    value, tasks = percent(max(line.cells[column] or 0.0 for line in known)), len(table.columns) - 2
+    leaders = " and ".join(line.name for line in known if percent(line.cells[column]) == value)
+    what = "of the individual experts' accuracy" if column == -1 else "mean accuracy"
+    over = "one task" if tasks == 1 else f"{tasks} tasks"
+    if len(contest) == 1:
+        return f"{leaders} reaches {value} % {what} over {over}."
+    return f"Best of {len(contest)} methods: {leaders}, with {value} % {what} over {over}."
