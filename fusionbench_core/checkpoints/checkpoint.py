@@ -70,9 +70,6 @@ class Checkpoint(ABC):
         """Tied names: name -> the name whose tensor it shares."""
         return {}
 
-    def close(self) -> None:
-        """Release file handles; tensors handed out stay valid."""
-
     def identity(self) -> str:
         """A cheap key that changes when the content may have changed; sees no tensor data where it can."""
         return self.fingerprint()

@@ -87,8 +87,9 @@ def _load_torch(path: Path) -> dict[str, Tensor]:
             why=str(error).splitlines()[0],
             fix="save the weights as safetensors where you trust the file, and use that",
         ) from error
-    except (RuntimeError, EOFError, ValueError) as error:
-        raise CorruptFile("not a readable torch file", file=path, why=str(error).splitlines()[0]) from error
+    except Exception as error:  # bytes that are no pickle make the unpickler raise anything
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise CorruptFile("not a readable torch file", file=path, why=why) from error
     for wrapper in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]

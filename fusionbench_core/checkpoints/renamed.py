@@ -44,9 +44,6 @@ class RenamedCheckpoint(Checkpoint):
     def identity(self) -> str:
         return f"{self._inner.identity()}:{hash_names(self._names)}"
 
-    def close(self) -> None:
-        self._inner.close()
-
 
 def hash_names(names: Mapping[str, str]) -> str:
     """Short stable hash of a renaming."""

@@ -83,14 +83,11 @@ def _incompatible(problems: list[str]) -> IncompatibleModels:
     rows = [p for p in problems if "embed" in p or "lm_head" in p or "wte" in p]
     fix = "leave tensors out with `modelpool.scope.exclude`, or name task heads in `modelpool.heads`"
     if rows and any("expected" in row for row in rows):
-        fix = (
-            "the vocabularies differ: fuse models of one tokenizer, or exclude the embeddings from the scope\n"
-            + fix
-        )
+        fix = f"the vocabularies differ: fuse models of one tokenizer, or exclude the embeddings\n{fix}"
     shown = problems[:_SHOWN] + ([f"… and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else [])
-    count = len(problems)
+    count = f"{len(problems)} tensors differ" if len(problems) > 1 else "1 tensor differs"
     return IncompatibleModels(
-        f"the models do not fit together: {count} tensor{'s' if count > 1 else ''} differ{'' if count > 1 else 's'}",
+        f"the models do not fit together: {count}",
         why="\n".join(shown),
         fix=fix,
     )

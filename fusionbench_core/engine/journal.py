@@ -19,7 +19,7 @@ class Journal:
 
     def __init__(self, path: Path, key: str, *, resume: bool) -> None:
         self.done: Mapping[str, str] = _read(path, key) if resume else {}
-        self._file = open(path, "w", encoding="utf-8")
+        self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115 closed by close()
         self._append({"plan": key})
         for name, digest in self.done.items():
             self._append({"tensor": name, "sha256": digest})

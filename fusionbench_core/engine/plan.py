@@ -165,7 +165,7 @@ def check_models(method: Method, pool: ModelPool) -> None:
             f"{name} needs a base model, and this model pool has none",
             config="modelpool",
             why="it works on task vectors, which are differences from the base",
-            fix="add `modelpool.base`, or use a method that needs none; `fb list methods` says what each needs",
+            fix="add `modelpool.base`, or use a method without one; `fb list methods` says what each needs",
         )
     if capabilities.base == "forbidden" and pool.base is not None:
         raise MissingCapability(

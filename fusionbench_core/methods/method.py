@@ -41,6 +41,10 @@ class Method(BaseModel):
             ConfigError: if they do not fit, e.g. a list of weights of another length.
         """
 
+    def statistics(self) -> Mapping[str, Mapping[str, Any]]:
+        """Statistic name -> its parameters; by default all the capabilities name, as they come."""
+        return {name: {} for name in self.capabilities.statistics}
+
 
 class TensorMethod(Method):
     """The common case: each output tensor is a pure function of the models' tensors of that name.
@@ -60,10 +64,6 @@ class TensorMethod(Method):
         For thresholds, norms and other quantities that need the whole model. None: no survey.
         """
         return None
-
-    def statistics(self) -> Mapping[str, Mapping[str, Any]]:
-        """Statistic name -> its parameters; by default all the capabilities name, as they come."""
-        return {name: {} for name in self.capabilities.statistics}
 
 
 class ModelMethod(Method):

@@ -12,9 +12,9 @@ class Scope(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    include: tuple[str, ...] = Field(("*",), description="shell patterns of tensor names to merge")
+    include: tuple[str, ...] = Field(default=("*",), description="shell patterns of tensor names to merge")
     exclude: tuple[str, ...] = Field(
-        (), description="shell patterns of tensor names to leave out; wins over include"
+        default=(), description="shell patterns of tensor names to leave out; wins over include"
     )
 
     def __contains__(self, name: str) -> bool:

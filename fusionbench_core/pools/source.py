@@ -30,7 +30,7 @@ class ModelSource(BaseModel):
 
     @classmethod
     def recognises(cls, path: str) -> bool:
-        """Whether this source can open `path`, judged from names and small files, for pools that name no source."""
+        """Whether this source can open `path`, judged from names; for pools that name none."""
         return False
 
     @abstractmethod

@@ -72,8 +72,8 @@ def _task_of(
     task = pool.task_of(model)
     if task not in tasks:
         raise MissingCapability(
-            f"{method.record.full_name} needs data of model {model!r}, and the task pool has no task {task!r}",
-            why=f"it reads {', '.join(method.capabilities.statistics)}; the tasks are {', '.join(tasks) or 'none'}",
+            f"{method.record.full_name} needs data of model {model!r}, and there is no task {task!r}",
+            why=f"it reads {', '.join(method.statistics())}; the tasks are {', '.join(tasks) or 'none'}",
             fix=f"add the task, or say which one it is: modelpool.data.{model}=TASK",
         )
     return tasks[task]

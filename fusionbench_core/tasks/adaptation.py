@@ -58,7 +58,7 @@ class AdaptationTask:
             raise ConfigError(
                 f"the method asks for test data of task {self.name!r}",
                 why="adapting to the data that is scored afterwards flatters the result",
-                fix="use split validation or train, or say taskpool.transductive=true and have the report say so",
+                fix="use split validation or train, or say taskpool.transductive=true: the report tells",
             )
         if labelled and (not self._labels or split == "test"):
             raise MissingCapability(

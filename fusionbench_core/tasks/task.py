@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
@@ -70,7 +70,7 @@ class EvalContext:
     split: Split = "test"
     limit: int | None = None
     batch_size: int = 64
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     on_progress: Callable[[int, int], None] = lambda done, total: None
 
 

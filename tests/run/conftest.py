@@ -1,0 +1,67 @@
+"""Runs of the toy plugin, in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import toy
+import yaml
+
+PLUGIN = Path(toy.__file__)
+
+
+class Workspace:
+    """An empty directory with models, a config, and `fb` in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.models = toy.make_models(root / "models")
+        self.config = {
+            "method": {"name": "mean"},
+            "modelpool": {
+                "source": "mlp",
+                "base": self.models["base"],
+                "models": {name: path for name, path in self.models.items() if name != "base"},
+            },
+            "taskpool": {"task": "blobs", "tasks": {"left": {}, "right": {"shift": 1.0}}},
+        }
+
+    def write(self, **changes) -> Path:
+        """Write the config, sections replaced."""
+        path = self.root / "mine.yaml"
+        path.write_text(yaml.safe_dump({**self.config, **changes}))
+        return path
+
+    def fb(self, *words: str, env: dict[str, str] | None = None, timeout: float = 120):
+        """Run `fb WORDS` here with only the toy plugin."""
+        return subprocess.run(
+            self.command(*words),
+            cwd=self.root,
+            env=self.environment(env),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def command(self, *words: str) -> list[str]:
+        main = "from fusionbench_core.cli import main; main()"
+        return [sys.executable, "-c", main, "--no-plugins", "--plugin", str(PLUGIN), *words]
+
+    def environment(self, extra: dict[str, str] | None = None) -> dict[str, str]:
+        return {
+            **os.environ,
+            "FB_CACHE_HOME": str(self.root / "cache"),
+            "FB_CONFIG_HOME": str(self.root / "config"),
+            "PYTHONPATH": str(PLUGIN.parent),
+            **(extra or {}),
+        }
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Workspace:
+    return Workspace(tmp_path)
