@@ -69,7 +69,7 @@ def compose(
 
     from fusionbench_core.config.session import Session
 
-    with Session(presets, request.searchpath, registry, files) as session:
+    with Session(presets, request.searchpath, registry, files, root) as session:
         config, used = _assemble(session, root, request, choices)
         values = session.resolve(config)
     for group in COMPONENTS:

@@ -50,11 +50,18 @@ class Session:
         searchpath: Extra entries of Hydra's search path, from the command line.
         registry: Its methods become choices of the group `method`.
         files: Group -> a YAML file that is a choice of it, by its path.
+        root: The root config that will be composed.
     """
 
     def __init__(
-        self, presets: Presets, searchpath: list[str], registry: Registry, files: dict[str, Path]
+        self,
+        presets: Presets,
+        searchpath: list[str],
+        registry: Registry,
+        files: dict[str, Path],
+        root: str | None,
     ) -> None:
+        self._root = root
         self._presets = presets
         self._registry = registry
         self._files = files
@@ -66,7 +73,8 @@ class Session:
         _LOCK.acquire()
         self._store = ConfigStore.instance()
         self._hydra = GlobalHydra.instance().hydra
-        touched = (f"{_EMPTY}.yaml", *COMPONENTS)
+        top, _, rest = (self._root or _EMPTY).partition("/")
+        touched = {f"{_EMPTY}.yaml", *COMPONENTS, top if rest else f"{top}.yaml"}
         self._kept = {key: copy.deepcopy(self._store.repo.get(key)) for key in touched}
         try:
             self._register()
@@ -147,18 +155,30 @@ class Session:
 
     def _register(self) -> None:
         self._store.store(name=_EMPTY, node={})
+        self._register_root()
         for name in self._registry.names("method"):
             group, _, short = f"method/{name}".rpartition("/")
             full = self._registry.find("method", name).full_name
             self._store.store(group=group, name=short, node={"name": full})
         for group, file in self._files.items():
-            try:
-                loaded = OmegaConf.load(file)
-            except (OmegaConfBaseException, yaml.YAMLError, OSError) as error:
-                raise self._explained(error, str(file)) from error
-            if not isinstance(loaded, DictConfig):
-                raise ConfigError(f"{group} must be a section of keys and values", file=file)
-            self._store.store(group=group, name=f"file_{file.stem}", node=loaded)
+            self._store.store(group=group, name=f"file_{file.stem}", node=self._loaded(file))
+
+    def _register_root(self) -> None:
+        # Hydra reads the root before it knows of any directory but the primary one.
+        file = self._presets.find(self._root) if self._root else None
+        if file is None or self._root is None or self._presets.directories[0] in file.parents:
+            return
+        group, _, name = self._root.rpartition("/")
+        self._store.store(group=group or None, name=name, node=self._loaded(file))
+
+    def _loaded(self, file: Path) -> DictConfig:
+        try:
+            loaded = OmegaConf.load(file)
+        except _REFUSALS as error:
+            raise self._explained(error, str(file)) from error
+        if not isinstance(loaded, DictConfig):
+            raise ConfigError("a config must be a section of keys and values", file=file)
+        return loaded
 
     def _canonical(self, group: str, choice: str) -> str:
         if group != "method" or self._presets.find(f"{group}/{choice}"):

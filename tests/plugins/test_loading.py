@@ -38,7 +38,7 @@ def test_records_carry_their_origin(fake_plugin):
         ("@hookimpl\ndef fb_methods():\n    return ['ties']", "must yield MethodRecords, not 'ties'"),
         ("@hookimpl\ndef fb_methods():\n    return 3", "must yield MethodRecords, not 3"),
         (
-            "@hookimpl\ndef fb_methods():\n    yield records.TaskRecord(name='Bad', target='a:B', summary='')",
+            "@hookimpl\ndef fb_methods():\n    yield records.Record(name='Bad', target='a:B', summary='')",
             "lower-case",
         ),
         ("def fb_methods():\n    return []", "not marked with @hookimpl"),
