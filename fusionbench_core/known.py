@@ -17,18 +17,26 @@ NAMESPACES = {
 NAMES: dict[str, dict[str, str]] = {
     "merging": {
         "method": """
-            simple_average weighted_average task_arithmetic ties_merging dare breadcrumbs della magmax
-            slerp model_stock fisher_merging regmean emr_merging adamerging tsvm isotropic_merging
-            wudi doge expo karcher sce
+            adamerging regmean simple_average slerp task_arithmetic ties_merging weighted_average
         """,
+        "statistic": "gram",
     },
     "mixing": {
-        "method": """
-            wemoe pwemoe smile_upscaling sparse_upcycling depth_upscaling model_recombination
-            rankone_moe mixtral_upscaling
-        """,
+        "method": "smile_upscaling",
+        "builder": "smile",
     },
-    "ensemble": {"method": "simple_ensemble weighted_ensemble max_predictor"},
+    "ensemble": {
+        "method": "max_model_predictor simple_ensemble weighted_ensemble",
+        "builder": "predictor",
+    },
+    "clip_tasks": {
+        "source": "clip clip_vision image_classifier open_clip",
+        "task": "image_classification zero_shot_image_classification",
+    },
+    "nlp_tasks": {
+        "source": "causal_lm peft seq2seq_lm text_classifier text_encoder",
+        "task": "text_classification",
+    },
 }
 """Namespace -> kind -> the names people look for."""
 

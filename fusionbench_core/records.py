@@ -75,7 +75,7 @@ class Paper:
     def __str__(self) -> str:
         where = ", ".join(part for part in (self.venue, str(self.year)) if part)
         arxiv = f", arXiv:{self.arxiv}" if self.arxiv else ""
-        return f"{self.authors}. {self.title}. {where}{arxiv}"
+        return f"{self.authors.rstrip('.')}. {self.title}. {where}{arxiv}"
 
 
 @dataclass(frozen=True, kw_only=True)
