@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import warnings
@@ -125,5 +126,6 @@ def write_text(path: Path, text: str) -> Path:
     except OSError as error:
         raise OutputError("the report cannot be written", file=path, why=str(error)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
     return path

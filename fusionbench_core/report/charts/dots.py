@@ -25,7 +25,7 @@ def dot_chart(
         label: What the picture shows, for screen readers.
     """
     left = min(240.0, 18 + max(width_of(name, 13) for name, *_ in rows))
-    plot, top = WIDTH - left - 60, 34.0
+    plot, top = WIDTH - left - 72, 34.0
     most = max(1.0, *(value for _, mean, dots in rows for value in (mean, *(found for _, found in dots))))
     scale = plot / most
     bottom = top + ROW * len(rows)

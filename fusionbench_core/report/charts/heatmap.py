@@ -59,7 +59,8 @@ def heat_map(matrix: Matrix) -> str:
 
 def _cell(root, x, y, wide, tall, value, fill, tip) -> None:
     gap = 1.0 if min(wide, tall) > 8 else 0.0
-    cell = add(root, "rect", "" if fill else "track", x=x, y=y, width=wide - gap, height=tall - gap)
+    shape = {"width": wide - gap, "height": tall - gap, "shape_rendering": "crispEdges"}
+    cell = add(root, "rect", "" if fill else "track", x=x, y=y, **shape)
     if fill:
         cell.set("fill", fill)
     add(cell, "title").text = tip

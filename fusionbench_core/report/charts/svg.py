@@ -121,7 +121,7 @@ def shorten(content: str, room: float, size: float = 12) -> str:
     """The text if it fits; else its beginning and end, for names often differ only there.
 
     >>> shorten("clip-vit-base-patch32_stanford-cars", 120)
-    'clip-vi…ord-cars'
+    'clip-vit-…ord-cars'
     """
     if width_of(content, size) <= room:
         return content
