@@ -10,21 +10,18 @@ from torch import Tensor, nn
 
 from fusionbench_core.artefact.load import is_artefact, load_artefact
 from fusionbench_core.artefact.write import ArtefactWriter
-from fusionbench_core.checkpoints import Checkpoint, StateDictCheckpoint
+from fusionbench_core.checkpoints import Checkpoint
 from fusionbench_core.config.schema import EngineConfig, FabricConfig, RunConfig
-from fusionbench_core.engine.memory import merge_in_memory
 from fusionbench_core.engine.plan import make_plan
 from fusionbench_core.errors import ConfigError, MissingCapability
-from fusionbench_core.methods.fused import Fused
-from fusionbench_core.methods.method import Method, ModelMethod, TensorMethod
+from fusionbench_core.methods.method import Method
 from fusionbench_core.pools.config import build_pool, recognise
 from fusionbench_core.pools.pool import ModelPool, PooledModel
 from fusionbench_core.pools.scope import Scope
 from fusionbench_core.registry import Registry, default_registry
 from fusionbench_core.run.console import Console
-from fusionbench_core.run.fusing import call_model_method, fuse_to_disk
+from fusionbench_core.run.fusing import completed, fuse_in_memory, fuse_to_disk, live
 from fusionbench_core.run.prepare import Prepared, build_method, compute_device, engine_options
-from fusionbench_core.statistics.collect import collect_statistics
 from fusionbench_core.tasks.pool import TaskPool, TaskPoolConfig, build_task_pool
 from fusionbench_core.tasks.result import TaskResult
 from fusionbench_core.tasks.task import Task
@@ -84,17 +81,11 @@ def fuse(
         return _fuse_paths(prepared, output, registry)
     if output is not None:
         raise ConfigError("`output` is for models given as paths", fix="save what fuse() returns yourself")
-    plan = make_plan(method, pool, options, seed=seed)
     adaptation = task_pool.for_adaptation(method.capabilities.tasks) if task_pool else {}
-    if isinstance(method, ModelMethod):
-        fused = call_model_method(method, prepared, adaptation, Console())
-        return _live(fused, pool, kind)
-    assert isinstance(method, TensorMethod)
-    statistics = None
-    if method.capabilities.statistics:
-        statistics = collect_statistics(method, pool, adaptation, registry, names=plan.models, seed=seed)
-    state = merge_in_memory(method, pool, options=options, seed=seed, statistics=statistics)
-    return state if kind == "state" else pool.build(StateDictCheckpoint(state))
+    fused = fuse_in_memory(prepared, registry, adaptation)
+    if fused.module is None and kind == "state":
+        return completed(fused, pool)
+    return live(fused, pool)
 
 
 def load(path: str | Path, source: str | None = None) -> nn.Module:
@@ -226,16 +217,3 @@ def _fuse_paths(prepared: Prepared, output: str | Path | None, registry: Registr
     writer = ArtefactWriter(directory, method, prepared.record, pool, options=options, seed=seed)
     fuse_to_disk(prepared, plan, writer, registry, tasks, Console(), lambda step: None)
     return directory
-
-
-def _live(fused: Fused, pool: ModelPool, kind: str) -> Any:
-    if fused.module is not None:
-        return fused.module
-    state = dict(fused.state or {})
-    reference = pool.reference_model.checkpoint
-    complete = {
-        name: state[name] if name in state else reference.tensor(name).clone()
-        for name in reference
-        if name in state or name not in reference.aliases
-    }
-    return complete if kind == "state" else pool.build(StateDictCheckpoint(complete))

@@ -28,6 +28,22 @@ def config_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
+def compose_values(
+    overrides: Sequence[str], config_path: str | None, config_name: str | None
+) -> tuple[dict[str, Any], Registry, Path | None]:
+    """The composed values, the registry, and the root config's file.
+
+    Raises:
+        ConfigError: whatever is wrong with the words or the files.
+    """
+    from fusionbench_core.config import compose
+    from fusionbench_core.registry import default_registry
+
+    registry = default_registry()
+    composed = compose(overrides, config_path, config_name, registry)
+    return composed.values, registry, composed.files[0] if composed.files else None
+
+
 def compose_run(
     overrides: Sequence[str], config_path: str | None, config_name: str | None
 ) -> tuple[RunConfig, Registry, Path | None]:
@@ -36,13 +52,8 @@ def compose_run(
     Raises:
         ConfigError: whatever is wrong with it.
     """
-    from fusionbench_core.config import compose
-    from fusionbench_core.registry import default_registry
-
-    registry = default_registry()
-    composed = compose(overrides, config_path, config_name, registry)
-    file = composed.files[0] if composed.files else None
-    return validate_run(composed.values, file), registry, file
+    values, registry, file = compose_values(overrides, config_path, config_name)
+    return validate_run(values, file), registry, file
 
 
 def validate_run(values: dict[str, Any], file: Path | None) -> RunConfig:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fusionbench_core.cli.configured import compose_run, config_options, validate_run
+from fusionbench_core.cli.configured import compose_values, config_options, validate_run
+from fusionbench_core.cli.comparison import compare
 from fusionbench_core.cli.help import examples
 from fusionbench_core.cli.output import emit_json, facts, json_option
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         "fb run",
         "fb run method=ties_merging method.density=0.2",
         "fb run --config-name embedded_vision method=simple_average",
+        "fb run --config-name baselines -o runs/baselines",
         "fb run --config-path ./configs --config-name mine output_dir=runs/mine",
         "fb run --resume runs/mine",
     ),
@@ -68,7 +70,10 @@ def command(
         prepared = prepare(config, registry, file)
     else:
         words = [*overrides, f"output_dir={_quoted(output)}"] if output else overrides
-        config, registry, file = compose_run(words, config_path, config_name)
+        values, registry, file = compose_values(words, config_path, config_name)
+        if "compare" in values:
+            return compare(values, registry, overrides, as_json, quiet)
+        config = validate_run(values, file)
         prepared = prepare(config, registry, file)
         directory = RunDirectory.create(config, config.name or prepared.record.name)
     from fusionbench_core.cli.progress import make_console

@@ -76,6 +76,10 @@ class RunConfig(Section):
     fabric: FabricConfig = Field(default=FabricConfig(), description="devices and precision")
     engine: EngineConfig = Field(default=EngineConfig(), description="threads, memory and types of the merge")
     report: ReportConfig = Field(default=ReportConfig(), description="report formats")
+    tune: dict[str, list[Any]] | None = Field(
+        default=None,
+        description="method parameter -> values to try on the validation split; the best ones are used",
+    )
     seed: int = Field(default=0, ge=0, lt=2**63, description="everything random derives from it")
     output_dir: str | None = Field(
         default=None, description="the run directory; by default a new one under runs/"

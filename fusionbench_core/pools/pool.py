@@ -10,7 +10,7 @@ from torch import nn
 
 from fusionbench_core.checkpoints import Checkpoint, StateDictCheckpoint
 from fusionbench_core.errors import MissingCapability
-from fusionbench_core.pools.scope import Scope
+from fusionbench_core.pools.scope import Scope, matches
 from fusionbench_core.pools.source import ModelSource
 
 
@@ -113,6 +113,10 @@ class ModelPool:
             fix="give modules or paths instead of state dicts",
             model=model.name,
         )
+
+    def merges(self, tensor: str) -> bool:
+        """Whether a tensor of that name is merged: it is in scope and belongs to no head."""
+        return tensor in self.scope and not matches(tensor, self.heads)
 
     def task_of(self, name: str) -> str:
         """Name of the task that model `name` was fine-tuned on."""

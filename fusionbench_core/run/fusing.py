@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from torch import Tensor, nn
+
 from fusionbench_core.artefact.manifest import Manifest
 from fusionbench_core.artefact.write import ArtefactWriter
+from fusionbench_core.checkpoints import StateDictCheckpoint
 from fusionbench_core.config.schema import FabricConfig
 from fusionbench_core.engine.memory import merge_in_memory
-from fusionbench_core.engine.plan import Plan, PlanStep
+from fusionbench_core.engine.plan import Plan, PlanStep, make_plan
 from fusionbench_core.errors import FusionError, MethodError
 from fusionbench_core.methods.fused import Fused
 from fusionbench_core.methods.job import FusionJob
 from fusionbench_core.methods.method import ModelMethod, TensorMethod
+from fusionbench_core.pools.pool import ModelPool
 from fusionbench_core.registry import Registry
 from fusionbench_core.run.console import Console
 from fusionbench_core.run.prepare import Prepared, compute_device
@@ -67,6 +71,53 @@ def fuse_to_disk(
         on_survey=lambda done, count: console.progress(done, count, "survey"),
     )
     return manifest, {}
+
+
+def fuse_in_memory(
+    prepared: Prepared,
+    registry: Registry,
+    adaptation: Mapping[str, AdaptationTask],
+    console: Console | None = None,
+) -> Fused:
+    """Fuse without writing anything."""
+    console = console or Console()
+    method, pool, seed = prepared.method, prepared.pool, prepared.config.seed
+    plan = make_plan(method, pool, prepared.options, seed=seed)
+    if isinstance(method, ModelMethod):
+        return call_model_method(method, prepared, adaptation, console)
+    assert isinstance(method, TensorMethod)
+    statistics = None
+    if method.capabilities.statistics:
+        statistics = collect_statistics(
+            method,
+            pool,
+            adaptation,
+            registry,
+            names=plan.models,
+            seed=seed,
+            device=compute_device(prepared.config.fabric),
+            on_progress=console.progress,
+        )
+    state = merge_in_memory(method, pool, options=prepared.options, seed=seed, statistics=statistics)
+    return Fused.weights(state)
+
+
+def live(fused: Fused, pool: ModelPool) -> nn.Module:
+    """The module of what a method made."""
+    if fused.module is not None:
+        return fused.module
+    return pool.build(StateDictCheckpoint(completed(fused, pool)))
+
+
+def completed(fused: Fused, pool: ModelPool) -> dict[str, Tensor]:
+    """The whole state dict of fused weights: tensors that are absent are the reference model's."""
+    state = fused.state or {}
+    reference = pool.reference_model.checkpoint
+    return {
+        name: state[name] if name in state else reference.tensor(name).clone()
+        for name in reference
+        if name in state or name not in reference.aliases
+    }
 
 
 def call_model_method(

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from fusionbench_core.run.environment import environment
 from fusionbench_core.run.fusing import fuse_to_disk
 from fusionbench_core.run.prepare import Prepared, compute_device
 from fusionbench_core.run.reporting import make_report
+from fusionbench_core.run.tuning import tune
 from fusionbench_core.tasks.pool import ResultStore
 from fusionbench_core.tasks.result import TaskResult
 
@@ -46,6 +47,7 @@ class Run:
         baselines: Results of the base and the experts: recorded, or measured if the config asks.
         timings: Stage -> seconds.
         details: What the method says about itself.
+        tuning: What was tried on the validation split.
     """
 
     prepared: Prepared
@@ -60,6 +62,7 @@ class Run:
     adaptation: dict[str, dict[str, int]] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    tuning: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -116,6 +119,9 @@ class Runner:
     def _stages(self) -> Report:
         run = self.run
         run.directory.write_json("environment.json", environment(self._registry.plugins.usable))
+        if run.prepared.config.tune and not run.directory.fused:
+            with self._timed("tune"):
+                self._tune()
         with self._timed("plan"):
             self._console.stage("plan")
             run.plan = make_plan(
@@ -134,10 +140,18 @@ class Runner:
             raise
         return self._report("complete")
 
+    def _tune(self) -> None:
+        run = self.run
+        method, tuning = tune(run.prepared, self._registry, self._console)
+        run.prepared = replace(run.prepared, method=method)
+        run.tuning = tuning
+
     def _fuse(self, plan: Plan) -> None:
         run, prepared = self.run, self.run.prepared
         if run.directory.fused and is_artefact(run.model_directory):
             run.manifest = read_manifest(run.model_directory)
+            method = type(prepared.method).model_validate(run.manifest.method["parameters"])
+            run.prepared = replace(prepared, method=method)
             run.details, run.adaptation = run.directory.read_details()
             self._console.stage("fuse", "done already")
             return
@@ -160,7 +174,7 @@ class Runner:
             self._console,
             lambda step: self._observers.notify("fb_tensor_done", run=run, step=step),
         )
-        run.details = dict(found)
+        run.details = {**run.tuning, **found}
         run.adaptation = {name: dict(task.used) for name, task in adaptation.items() if task.used}
         run.directory.write_details(run.details, run.adaptation)
 

@@ -1,0 +1,70 @@
+"""`fb run` with a config that compares: many runs, one table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fusionbench_core.cli.output import emit_json, table
+
+if TYPE_CHECKING:
+    from fusionbench_core.registry import Registry
+    from fusionbench_core.report import Report
+
+
+def compare(
+    values: Mapping[str, Any], registry: Registry, overrides: tuple[str, ...], as_json: bool, quiet: bool
+) -> None:
+    """Run everything the `compare` section asks for, and show one table a benchmark.
+
+    Overrides other than `compare.…` and `output_dir` go to every run.
+
+    Raises:
+        FusionError: what stopped a run; with the same output directory, finished runs are not repeated.
+    """
+    from fusionbench_core.cli.progress import make_console
+    from fusionbench_core.run.comparison import run_comparison
+
+    directory = Path(values.get("output_dir") or f"runs/comparison-{datetime.now():%Y%m%d-%H%M%S}")
+    passed = tuple(word for word in overrides if not word.lstrip("+~").startswith(("compare", "output_dir")))
+    console = make_console(quiet or as_json)
+    try:
+        reports = run_comparison(values["compare"], registry, directory, console, overrides=passed)
+    finally:
+        console.close()
+    if as_json:
+        emit_json({name: {label: r.to_json() for label, r in each.items()} for name, each in reports.items()})
+        return
+    for benchmark, each in reports.items():
+        click.echo(f"\n{benchmark}")
+        _show(each)
+        click.echo(f"\nreport   {directory / benchmark / 'comparison.html'}")
+
+
+def _show(reports: Mapping[str, Report]) -> None:
+    """Methods by tasks, in percent; the base and the experts are the first and the last row."""
+    first = next(iter(reports.values()))
+    tasks = list(first.tasks)
+    rows = [[label, *_cells(report.tasks, tasks), _normalised(report)] for label, report in reports.items()]
+    recorded = first.baselines
+    if recorded.get("pretrained"):
+        rows.insert(0, ["(pretrained)", *_cells(recorded["pretrained"], tasks), ""])
+    if recorded.get("individual"):
+        rows.append(["(individual)", *_cells(recorded["individual"], tasks), "100.0"])
+    table(["method", *tasks, "average", "of individual"], rows)
+
+
+def _cells(measured: Mapping[str, Mapping[str, Any]], tasks: list[str]) -> list[str]:
+    accuracies = [measured.get(task, {}).get("accuracy") for task in tasks]
+    known = [value for value in accuracies if value is not None]
+    cells = ["" if value is None else f"{100 * value:.1f}" for value in accuracies]
+    return [*cells, f"{100 * sum(known) / len(known):.1f}" if len(known) == len(tasks) else ""]
+
+
+def _normalised(report: Report) -> str:
+    value = report.average["normalized_accuracy"]
+    return "" if value is None else f"{100 * value:.1f}"
