@@ -6,7 +6,7 @@ inputs are not written to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -34,28 +34,22 @@ def weighted_sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
 
 
 def elect_sign(deltas: Sequence[Tensor]) -> Tensor:
-    """Sign of the sum of all updates, entry by entry: -1, 0 or 1 in the dtype of `deltas`.
-
-    The sum is taken in fp64, so that the election does not hang on the order of the models where
-    updates nearly cancel.
-    """
-    total = deltas[0].to(torch.float64, copy=True)
-    for delta in deltas[1:]:
-        total += delta
-    return total.sign_().to(deltas[0].dtype)
+    """Sign of the sum of all updates, entry by entry: -1, 0 or 1."""
+    return add_all(deltas).sign_()
 
 
 def disjoint_sum(deltas: Sequence[Tensor], sign: Tensor) -> Tensor:
     """Sum of the updates that point in the elected direction; 0 where none was elected."""
-    return add_all([_agreeing(delta, sign) for delta in deltas]).mul_(sign)
+    total = torch.zeros_like(sign)
+    for agreeing in _agreeing(deltas, sign):
+        total += agreeing
+    return total.mul_(sign)
 
 
 def disjoint_mean(deltas: Sequence[Tensor], sign: Tensor) -> Tensor:
     """Mean over the updates that point in the elected direction; 0 where there are none."""
-    agreeing = _agreeing(deltas[0], sign)
-    total, count = agreeing, agreeing.sign()
-    for delta in deltas[1:]:
-        agreeing = _agreeing(delta, sign)
+    total, count = torch.zeros_like(sign), torch.zeros_like(sign)
+    for agreeing in _agreeing(deltas, sign):
         total += agreeing
         count += agreeing.sign_()
     return total.div_(count.clamp_(min=1)).mul_(sign)
@@ -63,9 +57,9 @@ def disjoint_mean(deltas: Sequence[Tensor], sign: Tensor) -> Tensor:
 
 def disjoint_max(deltas: Sequence[Tensor], sign: Tensor) -> Tensor:
     """The largest update among those that point in the elected direction; 0 where there are none."""
-    largest = _agreeing(deltas[0], sign)
-    for delta in deltas[1:]:
-        torch.maximum(largest, _agreeing(delta, sign), out=largest)
+    largest = torch.zeros_like(sign)
+    for agreeing in _agreeing(deltas, sign):
+        torch.maximum(largest, agreeing, out=largest)
     return largest.mul_(sign)
 
 
@@ -77,6 +71,8 @@ DISJOINT: dict[str, Callable[[Sequence[Tensor], Tensor], Tensor]] = {
 """Name -> how updates of one sign are merged."""
 
 
-def _agreeing(delta: Tensor, sign: Tensor) -> Tensor:
-    """Magnitude of the update where it has the elected sign, else 0."""
-    return (delta * sign).clamp_(min=0)
+def _agreeing(deltas: Sequence[Tensor], sign: Tensor) -> Iterator[Tensor]:
+    """Magnitudes of each update where it has the elected sign, else 0; one buffer, filled anew each time."""
+    scratch = torch.empty_like(sign)
+    for delta in deltas:
+        yield torch.mul(delta, sign, out=scratch).clamp_(min=0)
