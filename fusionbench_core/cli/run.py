@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fusionbench_core.cli.configured import compose_values, config_options, validate_run
 from fusionbench_core.cli.comparison import compare
+from fusionbench_core.cli.configured import compose_values, config_options, validate_run
 from fusionbench_core.cli.help import examples
 from fusionbench_core.cli.output import emit_json, facts, json_option
 
