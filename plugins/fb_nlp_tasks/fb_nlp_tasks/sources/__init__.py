@@ -1,0 +1,1 @@
+"""Model sources: transformers text models, and LoRA adapters over them."""

@@ -1,0 +1,1 @@
+"""Text tasks: data, heads and batches; measuring is the core's."""
