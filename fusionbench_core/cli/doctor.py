@@ -18,12 +18,14 @@ from fusionbench_core.registry import default_registry
 def command(as_json: bool) -> int:
     """Check versions, devices, disk, caches and plugins. The exit status is 1 if anything must be mended."""
     plugins = installed_plugins()
+    registry = default_registry()
     findings = [
         *health.plugin_findings(plugins),
         *health.requirement_findings(),
         *health.disk_findings(),
         *health.foreign_findings(),
-        *health.check_findings(default_registry()),
+        *health.name_findings(registry),
+        *health.check_findings(registry),
     ]
     broken = any(finding.level == "error" for finding in findings)
     report: dict[str, Any] = {

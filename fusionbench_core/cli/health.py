@@ -15,7 +15,7 @@ from fusionbench_core.plugins import Plugin, settings
 from fusionbench_core.plugins.discovery import CORE, find
 from fusionbench_core.plugins.loading import describe
 from fusionbench_core.plugins.places import cache_home, config_home
-from fusionbench_core.registry import Registry
+from fusionbench_core.registry import KINDS, Registry
 
 PACKAGES = (
     CORE,
@@ -134,6 +134,14 @@ def requirement_findings() -> Iterator[Finding]:
                 if not wanted.specifier.contains(installed, prereleases=True):
                     what = f"{name} needs {text}; {wanted.name} {installed} is installed"
                     yield Finding("error", what, f"pip install '{text}'")
+
+
+def name_findings(registry: Registry) -> Iterator[Finding]:
+    """Full names that are declared more than once, and are therefore used by nobody."""
+    for kind in KINDS:
+        for name, records in registry.conflicts(kind).items():
+            who = ", ".join(sorted({record.origin.distribution for record in records}))
+            yield Finding("error", f"the {kind} {name} is declared {len(records)} times, by {who}")
 
 
 def disk_findings() -> Iterator[Finding]:

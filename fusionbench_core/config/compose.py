@@ -160,8 +160,6 @@ def _assemble(
     Values that the root config sets for its own method would be unknown to another method; so they
     are kept only if the choice on the command line is the one that the config makes itself.
     """
-    from fusionbench_core.config.session import Own
-
     given = {group: choice for group, choice in choices.items() if choice is not None}
     groups = [*_words(given), *request.groups]
     own = session.own(root) if groups else None
@@ -169,8 +167,7 @@ def _assemble(
     for group, choice in given.items():
         if root is None or session.makes(own, group, choice):
             continue
-        alone, more = session.compose(None, _words({group: choice}), request.values_of(group), Own({}, None))
-        config[group] = alone.get(group)
+        config[group], more = session.alone(group, choice, request.values_of(group))
         used += more
     for group, choice in choices.items():
         if choice is None:

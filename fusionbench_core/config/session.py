@@ -50,7 +50,7 @@ class Session:
         searchpath: Extra entries of Hydra's search path, from the command line.
         registry: Its methods become choices of the group `method`.
         files: Group -> a YAML file that is a choice of it, by its path.
-        root: The root config that will be composed.
+        root: The root config that will be composed, if any.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Session:
         searchpath: list[str],
         registry: Registry,
         files: dict[str, Path],
-        root: str | None,
+        root: str | None = None,
     ) -> None:
         self._root = root
         self._presets = presets
@@ -119,6 +119,14 @@ class Session:
             raise self._explained(error, name) from error
         OmegaConf.set_struct(config, False)
         return config, used
+
+    def alone(self, group: str, choice: str, values: list[str]) -> tuple[Any, list[Path]]:
+        """One section as its choice and these words make it, without any root config."""
+        registered = group == "method" and choice in self._registry.names("method")
+        if registered and not values and self._presets.find(f"{group}/{choice}") is None:
+            return {"name": choice}, []
+        config, used = self.compose(None, [f"{group}={choice}"], values, Own({}, None))
+        return config.get(group), used
 
     def own(self, root: str | None) -> Own | None:
         """What a root config chooses by itself; None if it cannot be composed without overrides."""

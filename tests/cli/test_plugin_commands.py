@@ -168,6 +168,12 @@ def test_doctor_reports_what_must_be_mended(fake_plugin, fb):
     assert told["plugin gamma prints while loading: loud"]["level"] == "warning"
 
 
+def test_doctor_finds_names_that_are_declared_twice(fake_plugin, fb):
+    fake_plugin.methods("fb-alpha", "one", "one")
+    whats = [finding["what"] for finding in json.loads(fb("doctor", "--json").stdout)["findings"]]
+    assert "the method alpha/one is declared 2 times, by fb-alpha" in whats
+
+
 def test_doctor_finds_requirements_that_are_not_met(fake_plugin, fb):
     fake_plugin.add("fb-alpha", "", requires="click>=99")
     done = fb("doctor", "--json")
