@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fusionbench_core.report.report import Report, metrics_of
-from fusionbench_core.report.view import duration, percent, reference_of, size
+from fusionbench_core.report.view import duration, reference_of, size
 
 Facts = list[tuple[str, str]]
 
@@ -117,10 +117,13 @@ def expert_note(report: Report) -> str:
     individual = report.baselines.get("individual", {})
     if not individual:
         return ""
-    recorded = [task for task, entry in individual.items() if entry.get("recorded") is True]
-    average = percent(report.average["normalized_accuracy"])
-    how = "recorded when they were trained" if recorded else "measured in this run"
-    return f"Individual experts' numbers were {how}. Normalised mean: {average} %."
+    recorded = [task for task in report.tasks if individual.get(task, {}).get("recorded") is True]
+    measured = [task for task in report.tasks if task in individual and task not in recorded]
+    if recorded and measured:
+        how = f"measured in this run, except for {', '.join(recorded)}: recorded before"
+    else:
+        how = "recorded before, not measured in this run" if recorded else "measured in this run"
+    return f"The individual experts' numbers were {how}."
 
 
 def _metric(value: float | None) -> str:

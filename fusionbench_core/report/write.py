@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from fusionbench_core.errors import ConfigError, CorruptFile, NotFound, OutputError
+from fusionbench_core.errors import ConfigError, CorruptFile, InputError, NotFound, OutputError
 from fusionbench_core.report.report import Report
 from fusionbench_core.suggest import did_you_mean
 
@@ -82,6 +82,7 @@ def read_report(path: Path | str) -> Report:
     Raises:
         NotFound: if there is none.
         CorruptFile: if it is no report.
+        InputError: if the file may not be read.
     """
     path = Path(path)
     if path.is_dir():
@@ -92,6 +93,8 @@ def read_report(path: Path | str) -> Report:
         raise NotFound(
             "there is no report here", file=path, fix="give a run directory, or its report.json"
         ) from None
+    except OSError as error:
+        raise InputError("this report cannot be read", file=path, why=str(error)) from error
     except (ValueError, TypeError, AttributeError) as error:
         raise CorruptFile("this report cannot be read", file=path, why=str(error)) from error
 

@@ -158,3 +158,11 @@ def test_same_report_same_page(make):
 
 def test_cells_of_a_table_stay_one_cell():
     assert escape("a|b\nc") == r"a\|b c"
+
+
+def test_the_page_says_which_experts_were_not_measured(make):
+    assert "measured in this run, except for cars: recorded before" in to_html(make())
+    individual = {name: {"accuracy": 0.9, "recorded": True} for name in ("cars", "mnist")}
+    assert "recorded before, not measured in this run" in to_markdown(
+        make(baselines={"individual": individual})
+    )

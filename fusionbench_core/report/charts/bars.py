@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from fusionbench_core.report.charts.svg import add, canvas, legend, text_of, width_of, write
 
-WIDTH, BAR, GAP, GROUP = 530.0, 12.0, 2.0, 13.0
+WIDTH, GAP, GROUP = 530.0, 2.0, 13.0
+THIN, THICK, TALL = 12.0, 20.0, 340.0
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ def grouped_bars(groups: Sequence[tuple[str, Sequence[Bar]]], series: Sequence[s
     """
     left = min(170.0, 16 + max(width_of(name) for name, _ in groups))
     plot = WIDTH - left - 46
-    tall = len(series) * (BAR + GAP) - GAP
+    thick = min(THICK, max(THIN, (TALL / len(groups) - GROUP) / len(series) - GAP))
+    tall = len(series) * (thick + GAP) - GAP
     top = 34.0
     bottom = top + len(groups) * (tall + GROUP) - GROUP + 8
     root = canvas(WIDTH, bottom + 22, label)
@@ -43,26 +45,26 @@ def grouped_bars(groups: Sequence[tuple[str, Sequence[Bar]]], series: Sequence[s
         write(root, left - 10, y + tall / 2 + 4, name, anchor="end", room=left - 14)
         for place, (bar, style) in enumerate(zip(bars, series)):
             if bar.value is not None:
-                _draw(root, bar, style, left, y + place * (BAR + GAP), plot)
+                _draw(root, bar, style, left, y + place * (thick + GAP), plot, thick)
     return text_of(root)
 
 
-def _draw(root, bar: Bar, style: str, left: float, y: float, plot: float) -> None:
+def _draw(root, bar: Bar, style: str, left: float, y: float, plot: float, thick: float) -> None:
     value = min(1.0, max(0.0, bar.value or 0.0))
-    add(root, "rect", style, x=left, y=y, width=max(value * plot, 0.5), height=BAR, rx=1.5)
+    add(root, "rect", style, x=left, y=y, width=max(value * plot, 0.5), height=thick, rx=1.5)
     end = value
     if bar.interval is not None:
         low, high = (min(1.0, max(0.0, bound)) for bound in bar.interval)
-        end, middle = max(value, high), y + BAR / 2
+        end, middle = max(value, high), y + thick / 2
         x1, x2 = left + low * plot, left + high * plot
         add(root, "path", "whisker", d=f"M{x1:.2f} {middle:.2f}H{x2:.2f}", fill="none")
         for x in (x1, x2):
-            add(root, "path", "whisker", d=f"M{x:.2f} {y + 3:.2f}V{y + BAR - 3:.2f}", fill="none")
+            add(root, "path", "whisker", d=f"M{x:.2f} {y + 3:.2f}V{y + thick - 3:.2f}", fill="none")
     shade = "text" if style == "fused" else "muted"
     write(
         root,
         left + end * plot + 6,
-        y + BAR - 2,
+        y + thick / 2 + 4,
         f"{100 * (bar.value or 0):.1f}",
         style=shade,
         size=11,
