@@ -1,0 +1,1 @@
+"""Model sources: transformers and open_clip vision models."""

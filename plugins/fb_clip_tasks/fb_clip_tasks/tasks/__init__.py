@@ -1,0 +1,1 @@
+"""Tasks: zero-shot and ordinary classification of images."""
