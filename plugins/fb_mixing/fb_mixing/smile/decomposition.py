@@ -29,7 +29,12 @@ def decompose(update: Tensor, k: int, gate_k: int) -> Decomposition:
 
     Signs of singular vectors are arbitrary, and neither `up @ down` nor norms of `gate @ x` depend on them.
     """
-    u, s, vh = torch.linalg.svd(update, full_matrices=False)
+    # LAPACK takes a tall matrix apart three times as fast as its transpose
+    if update.shape[0] < update.shape[1]:
+        v, s, uh = torch.linalg.svd(update.T, full_matrices=False)
+        u, vh = uh.T, v.T
+    else:
+        u, s, vh = torch.linalg.svd(update, full_matrices=False)
     rounding = torch.finfo(s.dtype).eps * max(update.shape) * s[0]
     gate = torch.where((s > rounding)[:gate_k, None], vh[:gate_k], 0)
     return Decomposition(u[:, :k], s[:k, None] * vh[:k], gate)
