@@ -291,8 +291,9 @@ def normalise(pixels: np.ndarray | Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def augment(x: Tensor, angle: float = 0.25, scale: float = 0.2, shift: float = 0.12) -> Tensor:
+def augment(x: Tensor, strength: float = 1.0) -> Tensor:
     """Random rotation, anisotropic scale and shift; the border colour fills what comes into view."""
+    angle, scale, shift = 0.25 * strength, 0.2 * strength, 0.12 * strength
     n = len(x)
     a = (torch.rand(n) * 2 - 1) * angle
     s = 1 + (torch.rand(n, 2) * 2 - 1) * scale
@@ -376,6 +377,13 @@ def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
     return peak * min(1.0, (step + 1) / ramp) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
 
 
+def shuffled(weights: Tensor) -> Tensor:
+    """One epoch's order: item i occurs weights[i] times, fractions at random."""
+    times = weights.floor() + (torch.rand(len(weights)) < weights - weights.floor())
+    order = torch.repeat_interleave(torch.arange(len(weights)), times.long())
+    return order[torch.randperm(len(order))]
+
+
 def train(args: argparse.Namespace) -> None:
     """Contrastive training; the exponential average of the weights is what is kept."""
     if not (args.work / "captions.pt").exists():
@@ -384,6 +392,8 @@ def train(args: argparse.Namespace) -> None:
     with np.load(args.work / "pairs.npz", allow_pickle=False) as pairs:
         x, index = torch.from_numpy(pairs["x"]), torch.from_numpy(pairs["index"])
         recolourable = torch.from_numpy(np.isin(pairs["sources"], ["clipart", "emoji", "icons"]))
+        kinds = [str(source).split(":")[0] for source in pairs["sources"]]
+        weights = torch.tensor([args.weights.get(kind, 1.0) for kind in kinds])
     table = torch.load(args.work / "captions.pt").float()
     prompts = SentenceEncoder(args.cache)([p[3] for p in task_prompts()])
     model, projection = new_vision_model(args), nn.Linear(table.shape[1], args.projection, bias=False)
@@ -391,13 +401,19 @@ def train(args: argparse.Namespace) -> None:
     groups = parameter_groups([model, projection], args.decay)
     groups[1]["params"].append(log_scale)
     optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98))
+    if args.init:
+        state = load_file(str(args.init))
+        model.load_state_dict({k[2:]: v for k, v in state.items() if k.startswith("v.")}, strict=False)
+        projection.weight.data.copy_(state["projection"])
+        log_scale.data.copy_(state["logit_scale"])
     live = {**{f"v.{k}": v for k, v in model.named_parameters()}, "projection": projection.weight}
     average = {k: v.detach().clone() for k, v in live.items()}
     print(f"{sum(p.numel() for p in model.parameters())} parameters, {len(x)} pairs", flush=True)
+    record_stage(args)
     started, total, order = time.time(), 0.0, torch.empty(0, dtype=torch.long)
     for step in range(args.steps):
         if len(order) < args.batch:
-            order = torch.cat([order, torch.randperm(len(x))])
+            order = torch.cat([order, shuffled(weights)])
         batch, order = order[: args.batch], order[args.batch :]
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, args.steps, args.lr, 0.05)
@@ -405,7 +421,7 @@ def train(args: argparse.Namespace) -> None:
         images = torch.where(recolourable[batch][:, None, None, None], recolour(images), images)
         model.train()
         keep = args.keep if step < args.steps * args.dropped_share else 1.0
-        features = image_features(model, augment(images), keep)
+        features = image_features(model, augment(images, args.augment), keep)
         ids = index[batch, torch.randint(index.shape[1], (len(batch),))]
         texts = F.normalize(projection(table[torch.unique(ids)]), dim=1)
         loss = contrastive_loss(features, texts, ids, log_scale.exp().clamp(max=args.max_scale))
@@ -438,6 +454,27 @@ def train(args: argparse.Namespace) -> None:
                 flush=True,
             )
             total = 0.0
+
+
+def record_stage(args: argparse.Namespace, steps: int | None = None) -> None:
+    """Note a training run for ``PRETRAINING.json``; a run that starts from a checkpoint adds a stage."""
+    path = args.work / "stages.json"
+    stages = json.loads(path.read_text()) if args.init and path.exists() else []
+    stages.append(
+        {
+            "steps": args.steps if steps is None else steps,
+            "schedule_steps": args.steps,
+            "batch_size": args.batch,
+            "peak_learning_rate": args.lr,
+            "augmentation_strength": args.augment,
+            "source_weights": args.weights,
+            "patches_kept": {"first_share_of_steps": args.dropped_share, "kept": args.keep, "then": 1.0},
+            "weight_average": args.ema,
+            "weight_decay": args.decay,
+            "seed": args.seed,
+        }
+    )
+    path.write_text(json.dumps(stages, indent=1) + "\n")
 
 
 def export(args: argparse.Namespace) -> None:
@@ -477,6 +514,7 @@ def export(args: argparse.Namespace) -> None:
 def write_record(args: argparse.Namespace, sources: Counter, captions: int) -> None:
     """Write ``PRETRAINING.json``: what the trunk saw."""
     pairs = sum(sources.values())
+    stages = json.loads((args.work / "stages.json").read_text())
     tasks = {k.removeprefix("task:"): v for k, v in sources.items() if k.startswith("task:")}
     record = {
         "pairs": pairs,
@@ -503,13 +541,9 @@ def write_record(args: argparse.Namespace, sources: Counter, captions: int) -> N
         },
         "text_encoder": "all-MiniLM-L6-v2 (frozen), mean pooling, L2 norm, linear projection without bias",
         "seed": args.seed,
-        "steps": args.steps,
-        "batch_size": args.batch,
-        "images_seen": args.steps * args.batch,
-        "optimizer": f"AdamW, betas (0.9, 0.98), weight decay {args.decay}, peak learning rate {args.lr}, "
-        "5 % warm-up, cosine",
-        "weight_average": args.ema,
-        "patches_kept": {"first_share_of_steps": args.dropped_share, "kept": args.keep, "then": 1.0},
+        "stages": stages,
+        "images_seen": sum(stage["steps"] * stage["batch_size"] for stage in stages),
+        "optimizer": "AdamW, betas (0.9, 0.98), 5 % warm-up, cosine; the weight average is kept",
         "precision": "bfloat16 autocast, float32 weights",
     }
     (args.embedded / "PRETRAINING.json").write_text(json.dumps(record, indent=2) + "\n")
@@ -535,6 +569,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", type=float, default=0.5, help="share of the patches kept while dropping")
     parser.add_argument(
         "--dropped-share", type=float, default=0.8, help="share of the steps with dropped patches"
+    )
+    parser.add_argument("--augment", type=float, default=1.0, help="strength of rotation, scale and shift")
+    parser.add_argument("--init", type=Path, help="checkpoint to start from (weights only)")
+    parser.add_argument(
+        "--weights",
+        type=json.loads,
+        default={},
+        help='how often an epoch shows a source, e.g. {"icons": 0.5}',
     )
     parser.add_argument("--log-every", type=int, default=100)
     parser.add_argument("--seed", type=int, default=data.SEED)
