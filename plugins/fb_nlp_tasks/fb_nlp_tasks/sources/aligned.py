@@ -153,10 +153,6 @@ class AlignedCheckpoint(Checkpoint):
         model = type(self._architecture.meta).__name__
         return f"{self._inner.identity()}:{model}:{len(self._keys)}"
 
-    def close(self) -> None:
-        self._recent.clear()
-        self._inner.close()
-
     def _regroup(self, key: str) -> Tensor:
         return self._names.regrouped[key].compute(self._inner, self._architecture.meta)[key]
 

@@ -107,11 +107,6 @@ class LoraCheckpoint(Checkpoint):
         settings = sorted((name, self._adapter.scaling(module)) for name, module in self._factors.items())
         return f"{self._base.identity()}:{self._adapter.weights.identity()}:{settings}"
 
-    def close(self) -> None:
-        self._recent.clear()
-        self._base.close()
-        self._adapter.weights.close()
-
     def _is_adapted(self, key: str) -> bool:
         return key in self._factors or key in self._biases or key in self._whole
 

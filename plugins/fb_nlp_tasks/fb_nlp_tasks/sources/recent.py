@@ -34,11 +34,6 @@ class RecentTensors:
                 slot.tensor = self._compute(name)
             return slot.tensor
 
-    def clear(self) -> None:
-        """Forget all tensors."""
-        with self._lock:
-            self._slots.clear()
-
 
 class _Slot:
     def __init__(self) -> None:

@@ -19,14 +19,15 @@ def expert_classifier(expert: TextClassifier, trunk: nn.Module, pad: int) -> Exp
         pad: Token id of padding, for classes that look for the last token.
 
     Raises:
-        IncompatibleModels: if the trunk is of another kind than the expert's.
+        IncompatibleModels: if the trunk has another width than the expert's.
     """
     shell = expert.described.fresh()
     prefix = shell.base_model_prefix
     own = getattr(shell, prefix)
-    if set(own.state_dict()) - set(trunk.state_dict()) or own.config.hidden_size != _width(trunk, own):
+    if _width(trunk) not in (None, _width(own)):
         raise IncompatibleModels(
             f"the head of {type(shell).__name__} does not fit on {type(trunk).__name__}",
+            why=f"its trunk gives {_width(own)} dimensions, this one {_width(trunk)}",
             expert=expert.path,
             fix="give `head_from` a classifier fine-tuned from the same base",
         )
@@ -52,6 +53,6 @@ def head_hash(expert: TextClassifier) -> str:
     return StateDictCheckpoint(head_tensors(expert)).fingerprint()
 
 
-def _width(trunk: nn.Module, own: nn.Module) -> int | None:
-    config = getattr(trunk, "config", None)
-    return getattr(config, "hidden_size", None) if config is not None else own.config.hidden_size
+def _width(module: nn.Module) -> int | None:
+    """Dimension of the token states, where the module has a config that says it."""
+    return getattr(getattr(module, "config", None), "hidden_size", None)
