@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fusionbench_core.checkpoints import (
         open_checkpoint as open_checkpoint,
     )
-    from fusionbench_core.engine.writer import write_safetensors as write_safetensors
+    from fusionbench_core.checkpoints.writer import write_safetensors as write_safetensors
     from fusionbench_core.errors import (
         ConfigError as ConfigError,
     )
@@ -191,7 +191,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "TensorInfo",
         "open_checkpoint",
     ),
-    "fusionbench_core.engine.writer": ("write_safetensors",),
+    "fusionbench_core.checkpoints.writer": ("write_safetensors",),
     "fusionbench_core.errors": (
         "ConfigError",
         "CorruptFile",

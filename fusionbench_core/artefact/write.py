@@ -18,14 +18,15 @@ from fusionbench_core.artefact.manifest import NAME, Manifest
 from fusionbench_core.checkpoints.checkpoint import content_hash, hash_tensor
 from fusionbench_core.checkpoints.fingerprints import fingerprint
 from fusionbench_core.checkpoints.memory import StateDictCheckpoint
+from fusionbench_core.checkpoints.writer import SafetensorsWriter
 from fusionbench_core.dtypes import dtype_name
 from fusionbench_core.engine.journal import NAME as JOURNAL
 from fusionbench_core.engine.journal import Journal
 from fusionbench_core.engine.merge import Statistics, StreamingMerge
 from fusionbench_core.engine.options import EngineOptions
 from fusionbench_core.engine.plan import Plan, PlanStep
-from fusionbench_core.engine.writer import SafetensorsWriter, write_atomically
 from fusionbench_core.errors import InsufficientResources, OutputError
+from fusionbench_core.files import write_atomically
 from fusionbench_core.methods.fused import Fused
 from fusionbench_core.methods.method import Method, TensorMethod
 from fusionbench_core.pools.pool import ModelPool
@@ -169,9 +170,7 @@ class ArtefactWriter:
 
     def _tensors(self, state: Mapping[str, Tensor]) -> str:
         checkpoint = StateDictCheckpoint(state)
-        layout = [
-            (name, checkpoint.info(name)) for name in checkpoint if name not in checkpoint.aliases
-        ]
+        layout = [(name, checkpoint.info(name)) for name in checkpoint if name not in checkpoint.aliases]
         self._check_space(sum(info.nbytes for _, info in layout))
         writer = SafetensorsWriter(
             self._partial, layout, aliases=checkpoint.aliases, max_shard_size=self._options.max_shard_size

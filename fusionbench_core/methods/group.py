@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from fusionbench_core.engine.randomness import uniform_block
 from fusionbench_core.errors import MissingCapability
+from fusionbench_core.randomness import uniform_block
 
 
 class TensorGroup:

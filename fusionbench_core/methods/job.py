@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from fusionbench_core.engine.randomness import keyed_generator
+from fusionbench_core.errors import MissingCapability
+from fusionbench_core.randomness import keyed_generator
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -51,11 +52,15 @@ class FusionJob:
         return self.make_fabric()
 
     def merge(self, method: TensorMethod) -> dict[str, Tensor]:
-        """State dict that a tensor method gives on this pool, e.g. for the part that is not learned."""
-        if self.run_tensor_method is None:
-            from fusionbench_core.engine.memory import merge_in_memory
+        """State dict that a tensor method gives on this pool, e.g. for the part that is not learned.
 
-            return merge_in_memory(method, self.pool, seed=self.seed)
+        Raises:
+            MissingCapability: if the job was made without an engine.
+        """
+        if self.run_tensor_method is None:
+            raise MissingCapability(
+                "this job cannot run tensor methods", fix="make it with `run_tensor_method`"
+            )
         return dict(self.run_tensor_method(method))
 
     def generator(self, *key: object) -> torch.Generator:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from fusionbench_core.errors import ConfigError, CorruptFile, InputError, NotFound, OutputError
+from fusionbench_core.errors import ConfigError, CorruptFile, InputError, NotFound
+from fusionbench_core.files import write_atomically
 from fusionbench_core.report.report import Report
 from fusionbench_core.suggest import did_you_mean
 
@@ -49,7 +48,7 @@ def write_reports(
                 fix=did_you_mean(name, FORMATS),
             )
     directory = Path(directory)
-    written = {name: write_text(directory / f"report.{name}", render(report, name)) for name in wanted}
+    written = {name: write_atomically(directory / f"report.{name}", render(report, name)) for name in wanted}
     for name, reporter in reporters:
         try:
             written[name] = Path(reporter(report, directory))
@@ -71,8 +70,8 @@ def write_comparison(reports: Mapping[str, Report], directory: Path | str) -> di
     markdown, html = compare(reports)
     directory = Path(directory)
     return {
-        "md": write_text(directory / "comparison.md", markdown),
-        "html": write_text(directory / "comparison.html", html),
+        "md": write_atomically(directory / "comparison.md", markdown),
+        "html": write_atomically(directory / "comparison.html", html),
     }
 
 
@@ -110,25 +109,3 @@ def render(report: Report, form: str) -> str:
     from fusionbench_core.report.html import to_html
 
     return to_html(report)
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a file under a temporary name, then rename it.
-
-    Raises:
-        OutputError: if the disk is full, or the directory cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError("the report cannot be written", file=path, why=str(error)) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-    return path

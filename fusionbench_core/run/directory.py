@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from fusionbench_core.config.schema import RunConfig
-from fusionbench_core.engine.writer import write_atomically
 from fusionbench_core.errors import NotFound, OutputError
+from fusionbench_core.files import write_atomically
 
 CONFIG = "config.yaml"
 DETAILS = "details.json"

@@ -15,8 +15,8 @@ from torch import Tensor
 from fusionbench_core import __version__
 from fusionbench_core.cache import cache_dir
 from fusionbench_core.checkpoints import Checkpoint, SafetensorsCheckpoint, StateDictCheckpoint
+from fusionbench_core.checkpoints.writer import write_safetensors
 from fusionbench_core.config.errors import explain
-from fusionbench_core.engine.writer import write_safetensors
 from fusionbench_core.errors import CorruptFile, FusionError, MissingCapability, OutputError
 from fusionbench_core.methods.method import Method
 from fusionbench_core.pools.pool import ModelPool

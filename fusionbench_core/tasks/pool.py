@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
 from fusionbench_core.config.errors import explain
-from fusionbench_core.engine.writer import write_atomically
 from fusionbench_core.errors import ConfigError, FusionError, TaskError
+from fusionbench_core.files import write_atomically
 from fusionbench_core.registry import Registry
 from fusionbench_core.tasks.adaptation import AdaptationTask
 from fusionbench_core.tasks.attach import attach

@@ -19,7 +19,7 @@ from fusionbench_core import (
 )
 from fusionbench_core.checkpoints import SafetensorsCheckpoint
 from fusionbench_core.checkpoints.safetensors_file import read_header
-from fusionbench_core.engine.writer import SafetensorsWriter
+from fusionbench_core.checkpoints.writer import SafetensorsWriter
 
 
 def tensors() -> dict[str, torch.Tensor]:

@@ -101,7 +101,7 @@ def test_another_seed_gives_another_result():
 
 
 def test_random_numbers_are_uniform_and_differ_between_models_and_tensors():
-    from fusionbench_core.engine.randomness import uniform_block
+    from fusionbench_core.randomness import uniform_block
 
     a = uniform_block(0, "m", "t", 0, 200_000)
     assert a.min() >= 0

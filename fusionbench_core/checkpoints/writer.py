@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -12,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fusionbench_core.checkpoints import TensorInfo
+from fusionbench_core.checkpoints.checkpoint import TensorInfo
 from fusionbench_core.dtypes import TAGS
-from fusionbench_core.errors import OutputError
+from fusionbench_core.files import output_error, write_atomically
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ class SafetensorsWriter:
             try:
                 os.fsync(descriptor)
             except OSError as error:
-                raise _output_error(error, path) from error
+                raise output_error(error, path) from error
         self.close()
         if len(self.files) > 1:
             total = sum(place.info.nbytes for place in self._places.values())
@@ -140,21 +139,6 @@ def write_safetensors(
         writer.close()
         writer.files[0].unlink(missing_ok=True)
         raise
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, then rename it.
-
-    Raises:
-        OutputError: if it cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise _output_error(error, path) from error
 
 
 def _split(layout: list[tuple[str, TensorInfo]], limit: int) -> list[list[tuple[str, TensorInfo]]]:
@@ -201,7 +185,7 @@ def _create(path: Path, header: bytes, size: int, *, keep: bool) -> int:
             _pwrite(descriptor, memoryview(header), 0, path)
             os.ftruncate(descriptor, size)
     except OSError as error:
-        raise _output_error(error, path) from error
+        raise output_error(error, path) from error
     return descriptor
 
 
@@ -211,12 +195,4 @@ def _pwrite(descriptor: int, data: memoryview, offset: int, path: Path) -> None:
             written = os.pwrite(descriptor, data, offset)
             data, offset = data[written:], offset + written
     except OSError as error:
-        raise _output_error(error, path) from error
-
-
-def _output_error(error: OSError, path: Path) -> OutputError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return OutputError(
-            "the disk is full", file=path, why=str(error), fix="free some space, then go on with `--resume`"
-        )
-    return OutputError("cannot write", file=path, why=str(error), fix="choose another output directory")
+        raise output_error(error, path) from error
