@@ -46,7 +46,7 @@ def test_a_failed_write_leaves_the_old_report(report, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="the disk is full"):
         write_reports(Report(tasks={}), tmp_path, formats=["json"])
     assert (tmp_path / "report.json").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
