@@ -17,14 +17,14 @@ def build_predictor(context: BuildContext) -> Predictor:
 
 
 def make_predictor(arguments: Mapping[str, Any], member: Callable[[str], nn.Module]) -> Predictor:
-    """An ensemble in eval mode.
+    """An ensemble in eval mode, without gradients.
 
     Args:
         arguments: `members`, the names in order; `combine`, `mean` or `max`; for the mean, `weights`
             (one a member) and `space` (`logits` or `probabilities`).
         member: Makes a live module of that name.
     """
-    members = {name: member(name) for name in arguments["members"]}
+    members = {name: member(name).requires_grad_(False) for name in arguments["members"]}
     if arguments["combine"] == "max":
         return MaxPredictor(members).eval()
     return MeanPredictor(members, arguments["weights"], arguments["space"]).eval()

@@ -16,7 +16,7 @@ def ensemble(pool: ModelPool, **arguments: Any) -> Fused:
         arguments: How outputs are combined; see `make_predictor`.
     """
     arguments = {"members": list(pool.names), **arguments}
-    predictor = make_predictor(arguments, pool.module).requires_grad_(False)
+    predictor = make_predictor(arguments, pool.module)
     return Fused.of_module(
         predictor,
         builder="ensemble/predictor",

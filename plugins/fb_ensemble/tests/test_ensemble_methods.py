@@ -181,6 +181,7 @@ def test_the_builder_makes_the_same_predictor_again_from_its_members(method):
     assert again.names == ("a", "b", "c")
     assert torch.equal(again(X), fused.module(X))
     assert not any(module.training for module in again.modules())
+    assert not any(parameter.requires_grad for parameter in again.parameters())
 
 
 def test_members_are_the_pools_models_and_inputs_are_left_alone():
