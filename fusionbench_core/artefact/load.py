@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from fusionbench_core.artefact.builder import BuildContext
-from fusionbench_core.artefact.manifest import NAME, Manifest, read_manifest
+from fusionbench_core.artefact.manifest import ARCHITECTURE, NAME, Manifest, read_manifest
 from fusionbench_core.checkpoints import open_checkpoint
 from fusionbench_core.checkpoints.fingerprints import fingerprint
 from fusionbench_core.config.errors import explain
@@ -40,13 +40,13 @@ def load_artefact(directory: Path, registry: Registry) -> nn.Module:
     builder = registry.load("builder", _name(manifest, directory))
     context = BuildContext(
         arguments=manifest.arguments,
-        skeleton=lambda: _source(manifest.source, registry, directory).skeleton(),
+        skeleton=lambda: _source(manifest.source, registry, directory / ARCHITECTURE).skeleton(),
         member=lambda name: _member(manifest, name, registry),
     )
     module = builder(context)
     if manifest.tensors:
         load_into(module, open_checkpoint(directory))
-    return module.eval()
+    return module.eval().requires_grad_(False)
 
 
 def _name(manifest: Manifest, directory: Path) -> str:
@@ -70,7 +70,7 @@ def _source(
     try:
         return cls.model_validate(parameters)
     except ValidationError as error:
-        raise explain(error, cls, where="source", file=directory and directory / NAME) from error
+        raise explain(error, cls, where="source", file=directory) from error
 
 
 def _member(manifest: Manifest, name: str, registry: Registry) -> nn.Module:

@@ -14,7 +14,9 @@ class Predictor(nn.Module):
     """Several member models, one combined output.
 
     A task attaches its head to every member and calls :meth:`combine` on their logits. Called as a
-    module, it combines the members' raw outputs, however deeply nested in mappings and tuples.
+    module, it combines the members' raw outputs, however deeply nested in mappings and tuples. Parts
+    that are no floating tensors (caches, integer ids) are kept where all members agree on them, and are
+    None otherwise: one member's cache is not the predictor's.
     """
 
     def __init__(self, members: Mapping[str, nn.Module]) -> None:
@@ -31,11 +33,15 @@ class Predictor(nn.Module):
 
     def _nested(self, outputs: Sequence[Any]) -> Any:
         first = outputs[0]
-        if isinstance(first, Tensor):
+        if isinstance(first, Tensor) and first.is_floating_point():
             return self.combine(torch.stack(list(outputs)))
+        if isinstance(first, Tensor):
+            return first if all(torch.equal(first, output) for output in outputs) else None
         if isinstance(first, Mapping):
             items = {key: self._nested([output[key] for output in outputs]) for key in first}
             return type(first)(**items) if type(first) is not dict else items
         if isinstance(first, (tuple, list)):
-            return type(first)(self._nested(list(parts)) for parts in zip(*outputs))
-        return first
+            parts = [self._nested(list(each)) for each in zip(*outputs)]
+            return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
+        same = all(type(output) in (bool, int, float, str) and output == first for output in outputs)
+        return first if same else None

@@ -94,7 +94,7 @@ class ModelPool:
         return self._model(name).checkpoint
 
     def module(self, name: str | None = None) -> nn.Module:
-        """A fresh live module of model `name`, in eval mode; of the base for None."""
+        """A fresh live module of model `name`, in eval mode, without gradients; of the base for None."""
         return self.build(self.checkpoint(name), like=name)
 
     def build(self, checkpoint: Checkpoint, like: str | None = None) -> nn.Module:

@@ -54,14 +54,14 @@ class ModelSource(BaseModel):
         return self.model_copy(update={"path": str(directory)})
 
     def build(self, checkpoint: Checkpoint) -> nn.Module:
-        """A live module in eval mode with the weights of `checkpoint`, in fp32.
+        """A live module with the weights of `checkpoint`, in fp32, in eval mode, without gradients.
 
         Raises:
             IncompatibleModels: if names or shapes do not fit the architecture.
         """
         module = self.skeleton()
         load_into(module, checkpoint)
-        return module.eval()
+        return module.eval().requires_grad_(False)
 
 
 def load_into(module: nn.Module, checkpoint: Checkpoint) -> None:

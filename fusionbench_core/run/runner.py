@@ -267,8 +267,8 @@ class Runner:
 
 
 def parameter_counts(model: nn.Module) -> dict[str, int]:
-    """`all_params` and `trainable_params`, shared parameters counted once."""
-    counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    """`all_params`, and those of them that could be trained; shared parameters counted once."""
+    counts = [(parameter.numel(), parameter.is_floating_point()) for parameter in model.parameters()]
     return {
         "trainable_params": sum(number for number, trainable in counts if trainable),
         "all_params": sum(number for number, _ in counts),
