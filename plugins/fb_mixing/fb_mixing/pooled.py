@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 
 from fusionbench_core import IncompatibleModels, ModelPool, NonFiniteInput
-
-
-def in_scope(pool: ModelPool, key: str) -> bool:
-    """Whether the tensor `key` is to be fused: in the pool's scope, and no head."""
-    return key in pool.scope and not any(fnmatchcase(key, pattern) for pattern in pool.heads)
 
 
 def task_tensor(pool: ModelPool, model: str, key: str, base: Tensor) -> Tensor:
@@ -24,7 +18,7 @@ def task_tensor(pool: ModelPool, model: str, key: str, base: Tensor) -> Tensor:
         NonFiniteInput: if it holds NaN or Inf.
     """
     base = base.to(torch.promote_types(base.dtype, torch.float32))
-    if not in_scope(pool, key):
+    if not pool.merges(key):
         return torch.zeros_like(base)
     checkpoint = pool.checkpoint(model)
     if key not in checkpoint or checkpoint.info(key).shape != tuple(base.shape):

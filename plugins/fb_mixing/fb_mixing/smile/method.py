@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from fb_mixing.plugin import SMILE_UPSCALING
-from fb_mixing.pooled import average_into, in_scope, task_tensor
+from fb_mixing.pooled import average_into, task_tensor
 from fb_mixing.smile.builder import keep_forward, put_layer
 from fb_mixing.smile.decomposition import decompose
 from fb_mixing.smile.linear import SmileLinear
@@ -167,7 +167,7 @@ def linear_layers(module: nn.Module, pool: ModelPool) -> tuple[dict[str, nn.Line
     layers, tied = {}, []
     for name, layer in module.named_modules():
         # subclasses have a forward, or readers of their weights, of their own
-        if type(layer) is not nn.Linear or not in_scope(pool, key(name, "weight")):
+        if type(layer) is not nn.Linear or not pool.merges(key(name, "weight")):
             continue
         if any(uses[id(tensor)] > 1 for tensor in layer.parameters()):
             tied.append(name)
