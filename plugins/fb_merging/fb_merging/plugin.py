@@ -59,9 +59,7 @@ TIES_MERGING = MethodRecord(
     target="fb_merging.ties_merging:TiesMerging",
     summary="trim small updates, elect a sign for each entry, merge the updates that agree with it",
     tags=("task-vectors", "sparse", "data-free"),
-    # The survey finds an exact threshold by radix: two rounds for fp32 task vectors; a model with an fp64
-    # tensor is noticed in the first round, and takes four more.
-    capabilities=Capabilities(base="required", locality="element", surveys=5, laws=_TASK_VECTOR_LAWS),
+    capabilities=Capabilities(base="required", locality="element", surveys=2, laws=_TASK_VECTOR_LAWS),
     paper=Paper(
         title="TIES-Merging: Resolving Interference When Merging Models",
         authors="Yadav et al.",

@@ -13,11 +13,8 @@ def count_kept(density: float, n: int) -> int:
 
 
 def keep_largest(delta: Tensor, threshold: float) -> Tensor:
-    """`delta` with 0 in place of all entries whose magnitude is below `threshold`."""
+    """`delta` with 0 in place of all entries whose magnitude is below `threshold`, a number of its dtype."""
     # hardshrink is one vectorised pass, over ten times faster than a mask, but it drops entries that equal
-    # its bound as well. So the bound is the largest number of this dtype below the threshold, which may lie
-    # between two numbers if it comes from an fp64 tensor of the same model.
-    bound = torch.tensor(threshold, dtype=delta.dtype)
-    if float(bound) >= threshold:
-        bound = torch.nextafter(bound, torch.tensor(-torch.inf, dtype=delta.dtype))
-    return functional.hardshrink(delta, float(bound))
+    # its bound as well. So the bound is the next smaller number.
+    bound, lower = torch.tensor([threshold, -torch.inf], dtype=delta.dtype)
+    return functional.hardshrink(delta, float(torch.nextafter(bound, lower)))

@@ -29,7 +29,8 @@ class TiesMerging(TensorMethod):
     Notes:
         `trim="model"` (the paper) takes one threshold over the whole task vector of a model, which is found
         exactly in two streaming passes; `trim="tensor"` takes one a tensor and needs none.
-        All entries as large as the threshold are kept, so equal magnitudes can keep more than `density`.
+        All entries as large as the threshold (in fp32) are kept, so equal magnitudes can keep more than
+        `density`.
         Where the trimmed updates cancel exactly no sign is elected and the base stays, as the formula says;
         the authors' code and FusionBench take the sign of the majority of all entries there.
         $\lambda = 1$ with the disjoint mean is the paper's recipe without validation data.

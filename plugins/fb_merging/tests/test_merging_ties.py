@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from fb_merging.combine import DISJOINT, add_all, elect_sign, mean
@@ -119,60 +120,63 @@ def test_tiny_numbers_make_no_nan(trim):
 
 def thresholds(deltas: list[dict[str, Tensor]], density: float, group) -> list[float]:
     """What a survey gives when it sees these task vectors tensor by tensor."""
-    state = MagnitudeThreshold(density)
+    state: Survey | list[float] = MagnitudeThreshold(density)
     rounds = 0
     while isinstance(state, Survey):
-        seen = [
-            state.observe(
-                group([delta[name] for delta in deltas], torch.zeros_like(tensor, dtype=torch.float32))
-            )
-            for name, tensor in deltas[0].items()
-        ]
+        groups = [group([delta[name] for delta in deltas], torch.zeros(())) for name in deltas[0]]
+        seen = [state.observe(each) for each in groups]
         state = state.advance(sum(seen[1:], start=seen[0]))
         rounds += 1
-    assert rounds <= TiesMerging().capabilities.surveys
+    assert rounds == TiesMerging().capabilities.surveys
     return state
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("scale", [1e-44, 1e-30, 1.0, 1e30])
-def test_the_threshold_is_exactly_the_kth_largest_magnitude(group, dtype, scale):
+def cut(value: float) -> float:
+    """The largest fp32 number that is not above `value`."""
+    narrow = np.float32(value)
+    return float(narrow if float(narrow) <= value else np.nextafter(narrow, np.float32(0)))
+
+
+@pytest.mark.parametrize(
+    "dtypes", [("float32",) * 4, ("float64",) * 4, ("float32", "float64", "float64", "float32")]
+)
+@pytest.mark.parametrize("scale", [1e-43, 1e-30, 1.0, 1e30])
+def test_the_threshold_is_exactly_the_kth_largest_magnitude(group, dtypes, scale):
     generator = torch.Generator().manual_seed(0)
+    sizes = zip("abcd", (1000, 1, 313, 0), dtypes)
+    shapes = [(name, size, getattr(torch, dtype)) for name, size, dtype in sizes]
     deltas = [
         {
             name: (torch.randn(size, generator=generator, dtype=torch.float64) * scale).to(dtype)
-            for name, size in {"a": 1000, "b": 1, "c": 313, "d": 0}.items()
+            for name, size, dtype in shapes
         }
         for _ in range(3)
     ]
     for density in (1e-6, 0.1, 0.5, 0.9, 1 - 1e-6):
-        found = thresholds(deltas, density, group)
-        for delta, bound in zip(deltas, found):
-            vector = torch.cat(list(delta.values())).abs()
-            kept = count_kept(density, len(vector))
-            assert bound == float(vector.kthvalue(len(vector) - kept + 1).values)
-            assert sum(int(torch.count_nonzero(keep_largest(d, bound))) for d in delta.values()) >= min(
-                kept, int(torch.count_nonzero(vector))
-            )
+        for delta, bound in zip(deltas, thresholds(deltas, density, group)):
+            vector = torch.cat([tensor.double() for tensor in delta.values()]).abs()
+            wanted = count_kept(density, len(vector))
+            assert bound == cut(float(vector.kthvalue(len(vector) - wanted + 1).values))
+            kept = sum(int(torch.count_nonzero(keep_largest(each, bound))) for each in delta.values())
+            assert kept == int((vector[vector > 0] >= bound).sum())
+            assert kept == wanted or scale < 1e-38
 
 
-def test_a_single_fp64_tensor_is_counted_exactly_too(group):
-    generator = torch.Generator().manual_seed(1)
-    delta = {
-        "narrow": torch.randn(500, generator=generator),
-        "wide": torch.randn(500, generator=generator, dtype=torch.float64),
-    }
-    vector = torch.cat([tensor.double() for tensor in delta.values()]).abs()
-    for kept in (1, 250, 777, 1000):
-        (bound,) = thresholds([delta], kept / 1000, group)
-        assert bound == float(vector.kthvalue(1000 - kept + 1).values)
-        assert sum(int(torch.count_nonzero(keep_largest(d, bound))) for d in delta.values()) == kept
+def test_entries_that_equal_the_threshold_are_kept_and_smaller_ones_are_not():
+    below = 1 - 2**-24
+    assert keep_largest(torch.tensor([1.0, -1.0, below, 2.0]), 1.0).tolist() == [1.0, -1.0, 0.0, 2.0]
+    narrow = torch.tensor([1.0, -1.0, 1 - 2**-53], dtype=torch.float64)
+    assert keep_largest(narrow, 1.0).tolist() == [1.0, -1.0, 0.0]
+    assert (
+        keep_largest(torch.tensor([1e-45, 0.0, -1.0]), 0.0).tolist() == torch.tensor([1e-45, 0, -1]).tolist()
+    )
 
 
-def test_fp32_entries_are_compared_with_an_fp64_threshold_exactly():
-    bound = 1.0 + 2**-40
-    assert keep_largest(torch.tensor([1.0, 1.0 + 2**-23]), bound).tolist() == [0.0, 1.0 + 2**-23]
-    assert keep_largest(torch.tensor([1.0, 2.0], dtype=torch.float64), 1.0).tolist() == [1.0, 2.0]
+def test_numbers_beyond_fp32_have_a_threshold_too(group):
+    delta = {"w": torch.tensor([1e300, -1e200, 1.0, 1e-300], dtype=torch.float64)}
+    assert thresholds([delta], 0.25, group) == [float(np.finfo(np.float32).max)]
+    assert thresholds([delta], 0.75, group) == [1.0]
+    assert thresholds([delta], 1, group) == [0.0]
 
 
 def test_thresholds_of_zero_deltas_and_of_nothing_are_zero(group):
