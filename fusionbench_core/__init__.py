@@ -14,166 +14,64 @@ if TYPE_CHECKING:
     from fusionbench_core.api import fuse as fuse
     from fusionbench_core.api import load as load
     from fusionbench_core.artefact.builder import BuildContext as BuildContext
-    from fusionbench_core.cache import cache_dir as cache_dir
-    from fusionbench_core.checkpoints import (
-        Checkpoint as Checkpoint,
-    )
-    from fusionbench_core.checkpoints import (
-        RenamedCheckpoint as RenamedCheckpoint,
-    )
-    from fusionbench_core.checkpoints import (
-        SafetensorsCheckpoint as SafetensorsCheckpoint,
-    )
-    from fusionbench_core.checkpoints import (
-        StateDictCheckpoint as StateDictCheckpoint,
-    )
-    from fusionbench_core.checkpoints import (
-        TensorInfo as TensorInfo,
-    )
-    from fusionbench_core.checkpoints import (
-        open_checkpoint as open_checkpoint,
-    )
+    from fusionbench_core.checkpoints import Checkpoint as Checkpoint
+    from fusionbench_core.checkpoints import RenamedCheckpoint as RenamedCheckpoint
+    from fusionbench_core.checkpoints import SafetensorsCheckpoint as SafetensorsCheckpoint
+    from fusionbench_core.checkpoints import StateDictCheckpoint as StateDictCheckpoint
+    from fusionbench_core.checkpoints import TensorInfo as TensorInfo
+    from fusionbench_core.checkpoints import open_checkpoint as open_checkpoint
     from fusionbench_core.checkpoints.writer import write_safetensors as write_safetensors
-    from fusionbench_core.errors import (
-        ConfigError as ConfigError,
-    )
-    from fusionbench_core.errors import (
-        CorruptFile as CorruptFile,
-    )
-    from fusionbench_core.errors import (
-        FusionError as FusionError,
-    )
-    from fusionbench_core.errors import (
-        IncompatibleModels as IncompatibleModels,
-    )
-    from fusionbench_core.errors import (
-        MethodError as MethodError,
-    )
-    from fusionbench_core.errors import (
-        MissingCapability as MissingCapability,
-    )
-    from fusionbench_core.errors import (
-        NonFiniteInput as NonFiniteInput,
-    )
-    from fusionbench_core.errors import (
-        NotFound as NotFound,
-    )
-    from fusionbench_core.errors import (
-        Offline as Offline,
-    )
-    from fusionbench_core.errors import (
-        OutputError as OutputError,
-    )
-    from fusionbench_core.errors import (
-        TaskError as TaskError,
-    )
-    from fusionbench_core.errors import (
-        UnknownName as UnknownName,
-    )
-    from fusionbench_core.errors import (
-        UntrustedFormat as UntrustedFormat,
-    )
+    from fusionbench_core.errors import ConfigError as ConfigError
+    from fusionbench_core.errors import CorruptFile as CorruptFile
+    from fusionbench_core.errors import FusionError as FusionError
+    from fusionbench_core.errors import IncompatibleModels as IncompatibleModels
+    from fusionbench_core.errors import MethodError as MethodError
+    from fusionbench_core.errors import MissingCapability as MissingCapability
+    from fusionbench_core.errors import NonFiniteInput as NonFiniteInput
+    from fusionbench_core.errors import NotFound as NotFound
+    from fusionbench_core.errors import Offline as Offline
+    from fusionbench_core.errors import OutputError as OutputError
+    from fusionbench_core.errors import TaskError as TaskError
+    from fusionbench_core.errors import UnknownName as UnknownName
+    from fusionbench_core.errors import UntrustedFormat as UntrustedFormat
     from fusionbench_core.hookspecs import hookimpl as hookimpl
-    from fusionbench_core.methods import (
-        Fused as Fused,
-    )
-    from fusionbench_core.methods import (
-        FusionJob as FusionJob,
-    )
-    from fusionbench_core.methods import (
-        Method as Method,
-    )
-    from fusionbench_core.methods import (
-        ModelMethod as ModelMethod,
-    )
-    from fusionbench_core.methods import (
-        Predictor as Predictor,
-    )
-    from fusionbench_core.methods import (
-        Survey as Survey,
-    )
-    from fusionbench_core.methods import (
-        TensorGroup as TensorGroup,
-    )
-    from fusionbench_core.methods import (
-        TensorMethod as TensorMethod,
-    )
-    from fusionbench_core.pools import (
-        ModelPool as ModelPool,
-    )
-    from fusionbench_core.pools import (
-        ModelSource as ModelSource,
-    )
-    from fusionbench_core.pools import (
-        PooledModel as PooledModel,
-    )
-    from fusionbench_core.pools import (
-        resolve_path as resolve_path,
-    )
+    from fusionbench_core.methods import Fused as Fused
+    from fusionbench_core.methods import FusionJob as FusionJob
+    from fusionbench_core.methods import Method as Method
+    from fusionbench_core.methods import ModelMethod as ModelMethod
+    from fusionbench_core.methods import Predictor as Predictor
+    from fusionbench_core.methods import Survey as Survey
+    from fusionbench_core.methods import TensorGroup as TensorGroup
+    from fusionbench_core.methods import TensorMethod as TensorMethod
+    from fusionbench_core.places import cache_dir as cache_dir
+    from fusionbench_core.pools import ModelPool as ModelPool
+    from fusionbench_core.pools import ModelSource as ModelSource
+    from fusionbench_core.pools import PooledModel as PooledModel
+    from fusionbench_core.pools import resolve_path as resolve_path
     from fusionbench_core.pools.source import load_into as load_into
-    from fusionbench_core.records import (
-        BuilderRecord as BuilderRecord,
-    )
-    from fusionbench_core.records import (
-        Capabilities as Capabilities,
-    )
-    from fusionbench_core.records import (
-        CheckRecord as CheckRecord,
-    )
-    from fusionbench_core.records import (
-        CommandRecord as CommandRecord,
-    )
-    from fusionbench_core.records import (
-        ConfigRecord as ConfigRecord,
-    )
-    from fusionbench_core.records import (
-        Law as Law,
-    )
-    from fusionbench_core.records import (
-        MethodRecord as MethodRecord,
-    )
-    from fusionbench_core.records import (
-        Origin as Origin,
-    )
-    from fusionbench_core.records import (
-        Paper as Paper,
-    )
-    from fusionbench_core.records import (
-        ReporterRecord as ReporterRecord,
-    )
-    from fusionbench_core.records import (
-        SourceRecord as SourceRecord,
-    )
-    from fusionbench_core.records import (
-        StatisticRecord as StatisticRecord,
-    )
-    from fusionbench_core.records import (
-        TaskRecord as TaskRecord,
-    )
-    from fusionbench_core.records import (
-        implements as implements,
-    )
+    from fusionbench_core.records import BuilderRecord as BuilderRecord
+    from fusionbench_core.records import Capabilities as Capabilities
+    from fusionbench_core.records import CheckRecord as CheckRecord
+    from fusionbench_core.records import CommandRecord as CommandRecord
+    from fusionbench_core.records import ConfigRecord as ConfigRecord
+    from fusionbench_core.records import Law as Law
+    from fusionbench_core.records import MethodRecord as MethodRecord
+    from fusionbench_core.records import Origin as Origin
+    from fusionbench_core.records import Paper as Paper
+    from fusionbench_core.records import ReporterRecord as ReporterRecord
+    from fusionbench_core.records import SourceRecord as SourceRecord
+    from fusionbench_core.records import StatisticRecord as StatisticRecord
+    from fusionbench_core.records import TaskRecord as TaskRecord
+    from fusionbench_core.records import implements as implements
     from fusionbench_core.report import curve as curve
     from fusionbench_core.report import matrix as matrix
     from fusionbench_core.statistics import Statistic as Statistic
-    from fusionbench_core.tasks import (
-        Batch as Batch,
-    )
-    from fusionbench_core.tasks import (
-        ClassificationTask as ClassificationTask,
-    )
-    from fusionbench_core.tasks import (
-        EvalContext as EvalContext,
-    )
-    from fusionbench_core.tasks import (
-        Task as Task,
-    )
-    from fusionbench_core.tasks import (
-        TaskCard as TaskCard,
-    )
-    from fusionbench_core.tasks import (
-        TaskResult as TaskResult,
-    )
+    from fusionbench_core.tasks import Batch as Batch
+    from fusionbench_core.tasks import ClassificationTask as ClassificationTask
+    from fusionbench_core.tasks import EvalContext as EvalContext
+    from fusionbench_core.tasks import Task as Task
+    from fusionbench_core.tasks import TaskCard as TaskCard
+    from fusionbench_core.tasks import TaskResult as TaskResult
     from fusionbench_core.tasks.adaptation import AdaptationTask as AdaptationTask
     from fusionbench_core.tasks.result import wilson_interval as wilson_interval
 
@@ -182,7 +80,6 @@ __version__ = "1.0.0"
 _MODULES: dict[str, tuple[str, ...]] = {
     "fusionbench_core.api": ("evaluate", "fuse", "load"),
     "fusionbench_core.artefact.builder": ("BuildContext",),
-    "fusionbench_core.cache": ("cache_dir",),
     "fusionbench_core.checkpoints": (
         "Checkpoint",
         "RenamedCheckpoint",
@@ -218,6 +115,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "TensorGroup",
         "TensorMethod",
     ),
+    "fusionbench_core.places": ("cache_dir",),
     "fusionbench_core.pools": ("ModelPool", "ModelSource", "PooledModel", "resolve_path"),
     "fusionbench_core.pools.source": ("load_into",),
     "fusionbench_core.records": (

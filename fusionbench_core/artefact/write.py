@@ -24,7 +24,8 @@ from fusionbench_core.engine.journal import NAME as JOURNAL
 from fusionbench_core.engine.journal import Journal
 from fusionbench_core.engine.merge import Statistics, StreamingMerge
 from fusionbench_core.engine.options import EngineOptions
-from fusionbench_core.engine.plan import Plan, PlanStep
+from fusionbench_core.engine.plan import Plan
+from fusionbench_core.engine.step import PlanStep
 from fusionbench_core.errors import InsufficientResources, OutputError
 from fusionbench_core.files import write_atomically
 from fusionbench_core.methods.fused import Fused

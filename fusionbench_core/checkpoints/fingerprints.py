@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fusionbench_core.cache import cache_dir
 from fusionbench_core.checkpoints.checkpoint import Checkpoint
 from fusionbench_core.checkpoints.memory import StateDictCheckpoint
+from fusionbench_core.places import cache_dir
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:

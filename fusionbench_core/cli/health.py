@@ -11,10 +11,10 @@ from typing import Literal, NamedTuple
 
 import importlib_metadata as metadata
 
+from fusionbench_core.places import cache_home, config_home
 from fusionbench_core.plugins import Plugin, settings
 from fusionbench_core.plugins.discovery import CORE, find
 from fusionbench_core.plugins.loading import describe
-from fusionbench_core.plugins.places import cache_home, config_home
 from fusionbench_core.registry import KINDS, Registry
 
 PACKAGES = (

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from fusionbench_core.config import overrides as override_words
 from fusionbench_core.config.overrides import COMPONENTS, Request
-from fusionbench_core.config.presets import Presets, check_size
+from fusionbench_core.config.presets import Presets, check_size, unknown_preset
 from fusionbench_core.errors import ConfigError
-from fusionbench_core.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from fusionbench_core.config.session import Session
@@ -103,7 +102,7 @@ def _root(name: str | None, presets: Presets, request: Request, registry: Regist
     if name is not None:
         file = presets.find(name)
         if file is None:
-            raise _unknown("config", name, presets.roots())
+            raise unknown_preset("config", name, presets.roots())
         check_size(file)
         return name
     # A file `config.yaml` in the user's own directory is what Hydra's users expect to be taken.
@@ -122,7 +121,7 @@ def _root(name: str | None, presets: Presets, request: Request, registry: Regist
     if defaults:
         default = next(iter(defaults))
         if presets.find(default) is None:
-            raise _unknown("config", default, presets.roots())
+            raise unknown_preset("config", default, presets.roots())
         return default
     if request.choices.get("modelpool"):
         return None
@@ -149,7 +148,7 @@ def _choice(group: str, choice: str, presets: Presets, registry: Registry, files
         return f"file_{file.stem}"
     if group == "method":
         return registry.find("method", choice).full_name
-    raise _unknown(group, choice, presets.options(group))
+    raise unknown_preset(group, choice, presets.options(group))
 
 
 def _assemble(
@@ -193,15 +192,6 @@ def _section(group: str, section: Any, registry: Registry) -> Any:
         record = registry.find("method", str(section["name"]))
         section = {**section, "name": record.full_name}
     return section
-
-
-def _unknown(group: str, name: str, available: list[str]) -> ConfigError:
-    return ConfigError(
-        f"there is no {group} {name!r}" if group == "config" else f"there is no {group} preset {name!r}",
-        why=f"there are: {', '.join(available)}" if available else "no installed plugin offers one",
-        fix=did_you_mean(name, available)
-        or "fb list configs shows the presets; a path to a YAML file works too",
-    )
 
 
 def load_preset(group: str, name: str, registry: Registry) -> dict[str, Any]:

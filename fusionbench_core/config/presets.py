@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fusionbench_core.errors import ConfigError
 from fusionbench_core.records import ConfigRecord
+from fusionbench_core.suggest import did_you_mean
 
 CORE = Path(__file__).parent / "presets"
 MAX_BYTES = 1024 * 1024
@@ -88,3 +89,13 @@ def check_size(file: Path) -> None:
             why=f"{size} bytes; at most {MAX_BYTES} are read",
             fix="put weights and data beside the config, not in it",
         )
+
+
+def unknown_preset(group: str, name: str, available: list[str]) -> ConfigError:
+    """The error for a config or preset that does not exist."""
+    return ConfigError(
+        f"there is no {group} {name!r}" if group == "config" else f"there is no {group} preset {name!r}",
+        why=f"there are: {', '.join(available)}" if available else "no installed plugin offers one",
+        fix=did_you_mean(name, available)
+        or "fb list configs shows the presets; a path to a YAML file works too",
+    )

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fusionbench_core.config import safety
 from fusionbench_core.config.overrides import COMPONENTS
-from fusionbench_core.config.presets import Presets, check_size
+from fusionbench_core.config.presets import Presets, check_size, unknown_preset
 from fusionbench_core.errors import ConfigError, FusionError
 
 if TYPE_CHECKING:
@@ -251,8 +251,6 @@ class Session:
         )
 
     def _missing(self, path: str, name: str | None) -> FusionError:
-        from fusionbench_core.config.compose import _unknown
-
         path = path.removesuffix(".yaml")
         group, _, choice = path.partition("/")
         if group == "method" and choice:
@@ -262,8 +260,8 @@ class Session:
                 error.where.setdefault("file", str(self._presets.find(name) if name else ""))
                 return error
         if choice:
-            return _unknown(group, choice, self._presets.options(group))
-        return _unknown("config", path, self._presets.roots())
+            return unknown_preset(group, choice, self._presets.options(group))
+        return unknown_preset("config", path, self._presets.roots())
 
 
 def _refuse_hydra_settings(file: Path) -> None:

@@ -15,8 +15,9 @@ from fusionbench_core.checkpoints.checkpoint import hash_tensor
 from fusionbench_core.dtypes import accumulation_dtype, dtype_name
 from fusionbench_core.engine.options import EngineOptions
 from fusionbench_core.engine.pieces import Piece, cut
-from fusionbench_core.engine.plan import Plan, PlanStep
+from fusionbench_core.engine.plan import Plan
 from fusionbench_core.engine.sink import Sink
+from fusionbench_core.engine.step import PlanStep
 from fusionbench_core.engine.workers import MemoryGate, Workers
 from fusionbench_core.errors import FusionError, IncompatibleModels, MethodError, NonFiniteInput
 from fusionbench_core.methods.group import TensorGroup

@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from fusionbench_core.checkpoints import TensorInfo
-
-if TYPE_CHECKING:
-    from fusionbench_core.engine.plan import PlanStep
+from fusionbench_core.engine.step import PlanStep
 
 CHUNK = 1 << 18
 """Entries of a piece: 1 MiB in fp32, so that a handful of operands stay in the L2 cache."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,33 +16,12 @@ from fusionbench_core.dtypes import accumulation_dtype, dtype_name
 from fusionbench_core.engine.alignment import align
 from fusionbench_core.engine.options import EngineOptions
 from fusionbench_core.engine.pieces import piece_numel
+from fusionbench_core.engine.step import Action, PlanStep, layer_of
 from fusionbench_core.errors import InsufficientResources, MissingCapability
 
 if TYPE_CHECKING:
     from fusionbench_core.methods.method import Method
     from fusionbench_core.pools.pool import ModelPool
-
-Action = Literal["merge", "equal", "copy"]
-
-
-@dataclass(frozen=True)
-class PlanStep:
-    """What happens to one output tensor.
-
-    Attributes:
-        name: Name of the tensor.
-        action: `merge` by the method; `equal`: not a floating tensor, so all models must agree or the
-            rule for integers applies; `copy` from `source`.
-        info: Shape and dtype of the output.
-        source: For `copy`: name of the model, None for the base.
-        layer: Index of the layer it belongs to, None outside the layer stack.
-    """
-
-    name: str
-    action: Action
-    info: TensorInfo
-    source: str | None = None
-    layer: int | None = None
 
 
 @dataclass(frozen=True)
@@ -186,15 +164,6 @@ def check_models(method: Method, pool: ModelPool) -> None:
             fix="remove models from `modelpool.models`",
         )
     method.check(pool.names)
-
-
-_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?|resblocks|block|encoder\.layer)\.(\d+)\.")
-
-
-def layer_of(name: str) -> int | None:
-    """Index of the layer in a tensor's name: the number after `layers`, `h`, `blocks`, `resblocks`, …."""
-    found = _LAYER.search(name)
-    return int(found.group(1)) if found else None
 
 
 def _output_dtype(action: str, dtype: torch.dtype, options: EngineOptions) -> torch.dtype:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import fusionbench_core
-from fusionbench_core.plugins import places
+from fusionbench_core import places
 
 if TYPE_CHECKING:
     from fusionbench_core.plugins.plugin import Plugin

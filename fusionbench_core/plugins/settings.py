@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from fusionbench_core import places
 from fusionbench_core.errors import ConfigError, OutputError, UnknownName
-from fusionbench_core.plugins import places
 from fusionbench_core.plugins.discovery import namespace_of
 from fusionbench_core.plugins.plugin import Plugin
 from fusionbench_core.suggest import did_you_mean

@@ -12,7 +12,8 @@ from fusionbench_core.artefact.write import ArtefactWriter
 from fusionbench_core.checkpoints import StateDictCheckpoint
 from fusionbench_core.config.schema import FabricConfig
 from fusionbench_core.engine.memory import merge_in_memory
-from fusionbench_core.engine.plan import Plan, PlanStep, make_plan
+from fusionbench_core.engine.plan import Plan, make_plan
+from fusionbench_core.engine.step import PlanStep
 from fusionbench_core.errors import FusionError, MethodError
 from fusionbench_core.methods.fused import Fused
 from fusionbench_core.methods.job import FusionJob

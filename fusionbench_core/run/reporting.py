@@ -16,7 +16,7 @@ from fusionbench_core.run.environment import environment
 from fusionbench_core.tasks.pool import TaskPool
 
 if TYPE_CHECKING:
-    from fusionbench_core.run.runner import Run
+    from fusionbench_core.run.state import Run
 
 _FINGERPRINTED = 4 * 10**9
 """Bytes of a pool up to which the report names the content of every model; hashing reads it all."""

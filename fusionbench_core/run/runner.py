@@ -7,8 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,47 +28,10 @@ from fusionbench_core.run.environment import environment
 from fusionbench_core.run.fusing import fuse_to_disk
 from fusionbench_core.run.prepare import Prepared, compute_device
 from fusionbench_core.run.reporting import make_report
+from fusionbench_core.run.state import Run
 from fusionbench_core.run.tuning import tune
 from fusionbench_core.tasks.pool import ResultStore
 from fusionbench_core.tasks.result import TaskResult
-
-
-@dataclass
-class Run:
-    """What a run knows so far; observers see it.
-
-    Attributes:
-        prepared: Config, method, pools, options.
-        directory: Where it writes.
-        plan: Set by the planning stage.
-        manifest: Set when the artefact is written.
-        results: Task -> result, filled as tasks are measured.
-        baselines: Results of the base and the experts: recorded, or measured if the config asks.
-        timings: Stage -> seconds.
-        details: What the method says about itself.
-        tuning: What was tried on the validation split.
-    """
-
-    prepared: Prepared
-    directory: RunDirectory
-    command: list[str] = field(default_factory=list)
-    created: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
-    plan: Plan | None = None
-    manifest: Manifest | None = None
-    model_info: dict[str, int] = field(default_factory=dict)
-    results: dict[str, TaskResult] = field(default_factory=dict)
-    baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
-    adaptation: dict[str, dict[str, int]] = field(default_factory=dict)
-    timings: dict[str, float] = field(default_factory=dict)
-    details: dict[str, Any] = field(default_factory=dict)
-    tuning: dict[str, Any] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-
-    @property
-    def model_directory(self) -> Path:
-        """Where the artefact is, or will be."""
-        wanted = self.prepared.config.merged_model_save_path
-        return Path(wanted) if wanted else self.directory.model
 
 
 class Runner:

@@ -13,12 +13,12 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from fusionbench_core import __version__
-from fusionbench_core.cache import cache_dir
 from fusionbench_core.checkpoints import Checkpoint, SafetensorsCheckpoint, StateDictCheckpoint
 from fusionbench_core.checkpoints.writer import write_safetensors
 from fusionbench_core.config.errors import explain
 from fusionbench_core.errors import CorruptFile, FusionError, MissingCapability, OutputError
 from fusionbench_core.methods.method import Method
+from fusionbench_core.places import cache_dir
 from fusionbench_core.pools.pool import ModelPool
 from fusionbench_core.registry import Registry
 from fusionbench_core.statistics.statistic import Statistic

@@ -1,8 +1,12 @@
-"""Where `fb` keeps the user's settings and its caches. Plain strings: pathlib costs start-up time."""
+"""Where the user's settings and caches are. Plain strings inside: pathlib costs start-up time."""
 
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def config_home() -> str:
@@ -13,6 +17,22 @@ def config_home() -> str:
 def cache_home() -> str:
     """`$FB_CACHE_HOME`, else `$XDG_CACHE_HOME/fusionbench`, else `~/.cache/fusionbench`."""
     return _home("FB_CACHE_HOME", "XDG_CACHE_HOME", ".cache")
+
+
+def cache_dir(*parts: str) -> Path:
+    """A directory of the user's cache, made if need be.
+
+    Args:
+        parts: Sub-directories, e.g. `"statistics"`.
+
+    Raises:
+        OSError: if it cannot be made; callers go on without a cache.
+    """
+    from pathlib import Path
+
+    path = Path(cache_home(), *parts)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def write(file: str, text: str) -> None:
