@@ -133,3 +133,36 @@ def open_clip_dir(tmp_path_factory) -> Path:
         json.dumps({"model_cfg": OPEN_CLIP, "preprocess_cfg": {"size": [32, 32]}})
     )
     return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory) -> Path:
+    """A data set of three classes in the embedded benchmark's format: colour images, one class a colour."""
+    import numpy as np
+    from fb_clip_tasks.tasks.images import split_sha256
+
+    generator = np.random.default_rng(5)
+    arrays, splits = {}, {}
+    for split, n in (("train", 9), ("validation", 6), ("test", 12)):
+        labels = np.arange(n) % 3
+        images = generator.integers(0, 60, (n, 32, 32, 3), dtype=np.uint8)
+        images[np.arange(n), :, :, labels] += 150
+        arrays |= {f"x_{split}": images, f"y_{split}": labels}
+        splits[split] = {"n": n, "sha256": split_sha256(images, labels)}
+    card = {
+        "name": "toy",
+        "version": 1,
+        "title": "Three colours",
+        "labels": ["cat", "dog", "owl"],
+        "templates": ["a photo of the {}.", "a big picture of a {} ."],
+        "image_size": 32,
+        "mean": [0.5, 0.4, 0.3],
+        "std": [0.5, 0.6, 0.7],
+        "source": "made here",
+        "licence": "CC0-1.0",
+        "splits": splits,
+    }
+    file = tmp_path_factory.mktemp("data") / "toy.npz"
+    np.savez_compressed(file, **arrays)
+    file.with_suffix(".json").write_text(json.dumps(card))
+    return file

@@ -55,7 +55,7 @@ def blank_parameters(make: Callable[[], nn.Module]) -> nn.Module:
             moved[id(parameter)] = (parameter, twin)
         return moved[id(parameter)][1]
 
-    hook = register_module_parameter_registration_hook(to_meta)
+    hook = register_module_parameter_registration_hook(to_meta)  # pyright: ignore[reportArgumentType]
     try:
         with own_generator():
             model = make()

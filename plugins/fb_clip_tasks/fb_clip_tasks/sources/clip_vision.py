@@ -73,10 +73,10 @@ class ClipVision(TransformersSource):
         import torch
         from transformers import CLIPVisionModelWithProjection
 
-        module = CLIPVisionModelWithProjection._from_config(config, dtype=torch.float32)
+        module: nn.Module = CLIPVisionModelWithProjection._from_config(config, dtype=torch.float32)
         if not self.projects:
             # The same names as with a projection, so that towers with and without can share a pool.
-            module.visual_projection = nn.Identity()
+            module.add_module("visual_projection", nn.Identity())
         return module
 
     @property
@@ -96,7 +96,7 @@ class ClipVision(TransformersSource):
         """The projection of another model, if this one has none and names one."""
         if self.projection is None or PROJECTION in self._tensors:
             return None
-        lender = ClipVision(path=self.projection)._tensors
+        lender = ClipVision.model_validate({"path": self.projection})._tensors
         if PROJECTION not in lender:
             raise ConfigError(
                 f"{self.projection!r} holds no projection", fix="name a full CLIP model as `projection`"

@@ -37,7 +37,3 @@ class JoinedCheckpoint(Checkpoint):
 
     def identity(self) -> str:
         return "+".join(part.identity() for part in self._parts)
-
-    def close(self) -> None:
-        for part in self._parts:
-            part.close()

@@ -23,11 +23,16 @@ def module_names(stored: Iterable[str], module: Any) -> dict[str, str] | None:
         module: A transformers model, on any device.
     """
     from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightConverter, dot_natural_key, rename_source_key
+    from transformers.core_model_loading import (
+        WeightConverter,
+        WeightRenaming,
+        dot_natural_key,
+        rename_source_key,
+    )
 
     state = module.state_dict()
     rules = get_model_conversion_mapping(module)
-    renamings = [rule for rule in rules if not isinstance(rule, WeightConverter)]
+    renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
     converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
     names: dict[str, str] = {}
     # Some rules depend on the order; this is the one they are written for.
