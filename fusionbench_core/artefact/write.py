@@ -188,7 +188,7 @@ class ArtefactWriter:
         source = self._pool.reference_model.source
         return {
             "method": describe_method(self._method, self._record),
-            "source": describe_source(source.for_artefact(self._final)) if source else None,
+            "source": _without_path(describe_source(source.for_artefact(self._final))) if source else None,
             "base_models": describe_pool(self._pool),
             "seed": self._seed,
         }
@@ -237,6 +237,11 @@ def _describe_members(pool: ModelPool) -> dict[str, Any]:
         for name, model in pool.models.items()
         if model.source is not None
     }
+
+
+def _without_path(described: dict[str, Any]) -> dict[str, Any]:
+    """An artefact can be moved, so where it is written is not part of it."""
+    return {**described, "parameters": {k: v for k, v in described["parameters"].items() if k != "path"}}
 
 
 def _state_dtype(config: Path, dtype: torch.dtype | None) -> None:
