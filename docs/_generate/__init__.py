@@ -1,0 +1,1 @@
+"""What docs/generate.py puts into the templates: each module gives the fragments of its pages."""
