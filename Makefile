@@ -24,7 +24,7 @@ demo: $(VENV)/.installed ## Fuse the embedded experts, evaluate the result, writ
 	$(BIN)/fb run
 
 baselines: $(VENV)/.installed ## Run the first methods over both embedded benchmarks and compare them.
-	$(BIN)/python benchmarks/baselines.py
+	$(BIN)/fb run --config-name baselines
 
 test: $(VENV)/.installed ## Run the tests.
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
