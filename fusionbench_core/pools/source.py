@@ -51,7 +51,9 @@ class ModelSource(BaseModel):
 
     def for_artefact(self, directory: Path) -> ModelSource:
         """The source that reads an artefact of this architecture, written to `directory`."""
-        return self.model_copy(update={"path": str(directory)})
+        # Not model_copy: that carries along what a cached property of this source has opened.
+        parameters = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self).model_validate({**parameters, "path": str(directory)})
 
     def build(self, checkpoint: Checkpoint) -> nn.Module:
         """A live module with the weights of `checkpoint`, in fp32, in eval mode, without gradients.
