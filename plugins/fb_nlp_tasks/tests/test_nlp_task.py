@@ -20,6 +20,7 @@ from fusionbench_core import (
     EvalContext,
     IncompatibleModels,
     NotFound,
+    Offline,
     Predictor,
     TaskError,
 )
@@ -293,3 +294,11 @@ def test_parameters_that_make_no_sense_are_rejected(fields):
 def test_a_model_without_token_states_is_refused(task, tiny):
     with pytest.raises(TaskError, match="token states"):
         task.evaluate(task.attach(tiny("llama", "AutoModelForCausalLM")), EvalContext())
+
+
+def test_a_hub_data_set_that_cannot_be_reached_says_what_to_download(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(Offline) as caught:
+        TextClassification(name="x", dataset="someone/some-data").card()
+    assert "hf download --repo-type dataset someone/some-data" in str(caught.value)

@@ -92,10 +92,6 @@ class TransformersTextSource(ModelSource):
     def skeleton(self) -> nn.Module:
         return self.aligned[1].skeleton()
 
-    def for_artefact(self, directory: Path) -> TransformersTextSource:
-        # A copy would carry along what this one has already opened.
-        return type(self)(path=str(directory), trust_remote_code=self.trust_remote_code)
-
     def assets(self) -> Sequence[Path]:
         named = [self.directory / name for name in ASSETS]
         patterns = (*NOTICES, *(("*.py",) if self.trust_remote_code else ()))
