@@ -160,6 +160,7 @@ class SafetensorsCheckpoint(Checkpoint):
 
     def chunk(self, key: str, start: int, stop: int) -> Tensor:
         number, entry = self._where[self._aliases.get(key, key)]
+        stop = min(stop, entry.info.numel)
         if stop <= start:
             return torch.empty(0, dtype=entry.info.dtype)
         offset = entry.start + start * entry.info.dtype.itemsize

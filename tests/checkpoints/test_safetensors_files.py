@@ -44,6 +44,7 @@ def test_reads_what_safetensors_writes(tmp_path):
     assert set(checkpoint) == set(tensors())
     assert all(equal(checkpoint.tensor(name), tensor) for name, tensor in tensors().items())
     assert torch.equal(checkpoint.chunk("w", 3, 11), tensors()["w"].reshape(-1)[3:11])
+    assert torch.equal(checkpoint.chunk("w", 30, 99), tensors()["w"].reshape(-1)[30:])
 
 
 def test_safetensors_reads_what_we_write(tmp_path):

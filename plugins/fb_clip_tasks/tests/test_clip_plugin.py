@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from fb_clip_tasks.sources.clip_vision import ClipVision
 from fb_clip_tasks.tasks.images import EMBEDDED, ArrayImages
 from fb_clip_tasks.tasks.zero_shot import ZeroShotImageClassification
 
-from fusionbench_core import EvalContext, Offline, resolve_path
+from fusionbench_core import EvalContext, Offline, TaskResult, resolve_path
 from fusionbench_core.config import compose
 from fusionbench_core.pools.config import build_pool
 from fusionbench_core.registry import default_registry
@@ -129,27 +130,31 @@ def test_the_trunk_is_recognised_and_in_half_precision():
     assert {str(checkpoint.info(name).dtype) for name in checkpoint} == {"torch.float16"}
 
 
-@needs_trunk
-@pytest.mark.parametrize("name", TASKS)
-def test_the_trunk_is_better_than_chance_without_training(name):
-    source = ClipVision(path="pkg://fb_clip_tasks/embedded/trunk")
-    task = ZeroShotImageClassification(name=name, dataset=name)
-    result = task.evaluate(
-        task.attach(source.build(source.open())), EvalContext(split="validation", batch_size=250)
-    )
-    chance = 1 / len(task.card().labels)
-    assert result.intervals["accuracy"][0] > chance
+@pytest.fixture(scope="module")
+def measure():
+    """Measure an embedded model on the validation data of a task, each once."""
+
+    @functools.cache
+    def measure(model: str, name: str) -> TaskResult:
+        source = ClipVision(path=f"pkg://fb_clip_tasks/embedded/{model}")
+        task = ZeroShotImageClassification(name=name, dataset=name)
+        trunk = source.build(source.open())
+        return task.evaluate(task.attach(trunk), EvalContext(split="validation", batch_size=125))
+
+    return measure
 
 
 @needs_trunk
 @pytest.mark.parametrize("name", TASKS)
-def test_each_expert_beats_the_trunk_on_its_task(name):
+def test_the_trunk_is_better_than_chance_without_training(name, measure):
+    chance = 1 / len(ArrayImages.at(name).card.labels)
+    assert measure("trunk", name).intervals["accuracy"][0] > chance
+
+
+@needs_trunk
+@pytest.mark.parametrize("name", TASKS)
+def test_each_expert_beats_the_trunk_on_its_task(name, measure):
     if not (ROOT / "embedded" / "experts" / name).is_dir():
         pytest.skip("this expert has not been built")
-    task = ZeroShotImageClassification(name=name, dataset=name)
-    accuracy = {}
-    for model in ("trunk", f"experts/{name}"):
-        source = ClipVision(path=f"pkg://fb_clip_tasks/embedded/{model}")
-        result = task.evaluate(task.attach(source.build(source.open())), EvalContext(batch_size=250))
-        accuracy[model] = result.metrics["accuracy"]
-    assert accuracy[f"experts/{name}"] > accuracy["trunk"]
+    expert = measure(f"experts/{name}", name).metrics["accuracy"]
+    assert expert > measure("trunk", name).metrics["accuracy"]

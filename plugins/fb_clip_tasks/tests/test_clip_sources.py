@@ -184,6 +184,19 @@ def test_skeletons_leave_the_global_generator_alone(clip_dir):
     assert torch.nn.init.normal_(torch.empty(3)).abs().sum() > 0
 
 
+def test_opening_again_does_not_need_the_model_class(clip_dir, monkeypatch, tmp_path):
+    first = ClipVision(path=str(clip_dir)).open()
+    monkeypatch.setattr(ClipVision, "make", lambda *_: pytest.fail("the module was made again"))
+    again = ClipVision(path=str(clip_dir)).open()
+    assert again.keys() == first.keys()
+    monkeypatch.undo()
+    monkeypatch.setenv("FB_CACHE_HOME", str(tmp_path))
+    ClipVision(path=str(clip_dir)).open()
+    (note,) = (tmp_path / "names").iterdir()
+    note.write_text("{")
+    assert ClipVision(path=str(clip_dir)).open().keys() == first.keys()
+
+
 def test_opening_reads_no_tensor_data(clip_dir, save, tmp_path, monkeypatch):
     from fusionbench_core import SafetensorsCheckpoint
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from torch import nn
 
 from fb_clip_tasks.sources.blank import blank, on_meta
 from fb_clip_tasks.sources.locating import first_line, locate, present, read_json
-from fb_clip_tasks.sources.names import module_names, require_all
+from fb_clip_tasks.sources.names import module_names, remembered, require_all
 from fusionbench_core import (
     Checkpoint,
     CorruptFile,
@@ -88,12 +90,18 @@ class TransformersSource(ModelSource):
 
     def open(self) -> Checkpoint:
         inner = self.open_inner()
-        names = module_names(inner.keys(), self.meta)
-        if names is None:
+        stored = inner.keys()
+        names = remembered(self._names_key(stored), lambda: module_names(stored, self.meta))
+        if names.renamed is None:
             return self.open_converted()
-        found = RenamedCheckpoint(inner, names.get)
-        require_all(self.meta.state_dict(), found, type(self.meta).__name__, self.advice())
+        found = RenamedCheckpoint(inner, names.renamed.get)
+        require_all(names.wanted, found, names.model, self.advice())
         return found
+
+    def _names_key(self, stored: Sequence[str]) -> str:
+        """Everything that the names depend on: config, stored names, and the library that knows the rules."""
+        config = json.dumps(read_json(self.directory / "config.json"), sort_keys=True)
+        return "\n".join([version("transformers"), type(self).__name__, config, *stored])
 
     def open_inner(self) -> Checkpoint:
         """The weights under the names on disk."""
