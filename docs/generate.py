@@ -16,7 +16,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from _generate import api, commands, components, config, demo, errors, hooks, methods, report, text
+from _generate import (
+    api,
+    benchmarks,
+    commands,
+    components,
+    config,
+    demo,
+    errors,
+    hooks,
+    methods,
+    report,
+    text,
+)
 
 from fusionbench_core import records
 from fusionbench_core.known import NAMESPACES
@@ -42,6 +54,7 @@ def pages() -> dict[str, str]:
         "tasks.md": components.components(registry, "task"),
         "statistics.md": components.components(registry, "statistic", "builder"),
         "presets.md": components.presets(registry),
+        "benchmarks.md": benchmarks.benchmarks(),
         "config.md": config.config(),
         "cli.md": commands.cli(),
         "api.md": api.api(),
@@ -70,6 +83,7 @@ def _contents(registry: Registry) -> str:
         ("[Tasks](tasks.md)", count("task"), "what measures them"),
         ("[Statistics and builders](statistics.md)", count("statistic", "builder"), "what methods rely on"),
         ("[Presets](presets.md)", len(components.preset_rows(registry)), "configs that plugins bring"),
+        ("[Embedded benchmarks](benchmarks.md)", "", "data, sizes, sources and licences"),
         ("[Config keys](config.md)", "", "every key of a config"),
         ("[Command line](cli.md)", len(list(commands.commands())), "the help of every command"),
         ("[Python API](api.md)", len(api.public()), "every public name of `fusionbench_core`"),

@@ -49,7 +49,8 @@ class Command:
 
 def pages() -> list[Path]:
     """Every page that people read: the README, those of the plugins, and the documentation."""
-    return [ROOT / "README.md", *sorted(ROOT.glob("plugins/*/README.md")), *sorted(DOCS.rglob("*.md"))]
+    documentation = [page for page in DOCS.rglob("*.md") if "_generate" not in page.parts]
+    return [ROOT / "README.md", *sorted(ROOT.glob("plugins/*/README.md")), *sorted(documentation)]
 
 
 def blocks(page: Path) -> Iterator[Block]:
