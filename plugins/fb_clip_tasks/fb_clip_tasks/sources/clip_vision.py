@@ -44,7 +44,7 @@ class ClipVision(TransformersSource):
     """
 
     projection: str | None = Field(
-        None, description="where a tower saved without its projection takes it from: a CLIP model"
+        default=None, description="where a tower saved without its projection takes it from: a CLIP model"
     )
 
     @classmethod

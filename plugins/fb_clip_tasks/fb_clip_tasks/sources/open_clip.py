@@ -56,10 +56,11 @@ class OpenClip(ModelSource):
     """
 
     model: str | None = Field(
-        None, description=f"name of an open_clip architecture, e.g. ViT-B-32; default: {CONFIG} beside it"
+        default=None,
+        description=f"name of an open_clip architecture, e.g. ViT-B-32; default: {CONFIG} beside it",
     )
-    visual_only: bool = Field(False, description="read the visual tower alone")
-    revision: str | None = Field(None, description="branch, tag or commit of a hub id")
+    visual_only: bool = Field(default=False, description="read the visual tower alone")
+    revision: str | None = Field(default=None, description="branch, tag or commit of a hub id")
 
     @classmethod
     def recognises(cls, path: str) -> bool:

@@ -39,7 +39,7 @@ class TransformersSource(ModelSource):
     weights is ever run.
     """
 
-    revision: str | None = Field(None, description="branch, tag or commit of a hub id")
+    revision: str | None = Field(default=None, description="branch, tag or commit of a hub id")
 
     @abstractmethod
     def make(self, config: Any) -> nn.Module:

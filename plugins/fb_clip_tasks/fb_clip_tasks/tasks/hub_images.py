@@ -26,15 +26,15 @@ class HubReference(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     hub: str = Field(description="data set id, a local directory, or a loader's name such as imagefolder")
-    config: str | None = Field(None, description="configuration of the data set, e.g. cropped_digits")
-    data_dir: str | None = Field(None, description="directory of a local loader")
-    revision: str | None = Field(None, description="branch, tag or commit")
+    config: str | None = Field(default=None, description="configuration of the data set, e.g. cropped_digits")
+    data_dir: str | None = Field(default=None, description="directory of a local loader")
+    revision: str | None = Field(default=None, description="branch, tag or commit")
     splits: dict[str, str] = Field(
         {"train": "train", "test": "test"},
         description="split -> the data set's name of it; slices such as train[:90%] are fine",
     )
-    image: str = Field("image", description="column of the images")
-    label: str = Field("label", description="column of the class indices")
+    image: str = Field(default="image", description="column of the images")
+    label: str = Field(default="label", description="column of the class indices")
 
 
 class HubImages(Images):

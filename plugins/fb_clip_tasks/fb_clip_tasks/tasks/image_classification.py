@@ -32,10 +32,11 @@ class ImageClassification(ImageTask):
     located: ClassVar[tuple[str, ...]] = ("dataset", "head_from")
 
     head_from: str | None = Field(
-        None, description="an image classifier whose head is used: directory or hub id; default: its own"
+        default=None,
+        description="an image classifier whose head is used: directory or hub id; default: its own",
     )
     head: tuple[str, ...] | None = Field(
-        None,
+        default=None,
         description="shell patterns of the head's tensors; default: all outside the model's own base model",
     )
 

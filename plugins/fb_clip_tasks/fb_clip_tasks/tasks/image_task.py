@@ -28,10 +28,10 @@ class ImageTask(ClassificationTask):
         description="name of an embedded data set, a path to NAME.npz with its card, pkg://…, or {hub: ID}"
     )
     image_size: int | None = Field(
-        None, gt=0, description="side in pixels that images are resized to; default: the card's"
+        default=None, gt=0, description="side in pixels that images are resized to; default: the card's"
     )
-    mean: Channels | None = Field(None, description="mean of each channel; default: the card's")
-    std: Channels | None = Field(None, description="deviation of each channel; default: the card's")
+    mean: Channels | None = Field(default=None, description="mean of each channel; default: the card's")
+    std: Channels | None = Field(default=None, description="deviation of each channel; default: the card's")
 
     @cached_property
     def images(self) -> Images:

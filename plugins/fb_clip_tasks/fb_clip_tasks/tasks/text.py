@@ -56,7 +56,7 @@ class PromptTable(Text):
     """
 
     kind: Literal["table"] = "table"
-    path: str = Field(EMBEDDED, description="directory of the table")
+    path: str = Field(default=EMBEDDED, description="directory of the table")
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
         rows, table = self._content
@@ -108,7 +108,7 @@ class ClipText(Text):
 
     kind: Literal["clip"] = "clip"
     path: str = Field(description="directory or hub id of a full CLIP model with its tokenizer")
-    revision: str | None = Field(None, description="branch, tag or commit of a hub id")
+    revision: str | None = Field(default=None, description="branch, tag or commit of a hub id")
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Tensor:
@@ -162,8 +162,10 @@ class OpenClipText(Text):
 
     kind: Literal["open_clip"] = "open_clip"
     path: str = Field(description="checkpoint file or directory")
-    model: str | None = Field(None, description="name of the architecture; default: the config beside it")
-    revision: str | None = Field(None, description="branch, tag or commit of a hub id")
+    model: str | None = Field(
+        default=None, description="name of the architecture; default: the config beside it"
+    )
+    revision: str | None = Field(default=None, description="branch, tag or commit of a hub id")
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Tensor:

@@ -37,13 +37,15 @@ class ZeroShotImageClassification(ImageTask):
     located: ClassVar[tuple[str, ...]] = ("dataset", "text")
 
     text: TextReference = Field(
-        PromptTable.model_validate({}),
+        default=PromptTable.model_validate({}),
         description="where prompt embeddings come from: embedded, a full CLIP (path or hub id), "
         "or {kind: open_clip, model: …, path: …}; it must belong to the trunk",
     )
-    labels: tuple[str, ...] | None = Field(None, description="class names in prompts; default: the card's")
+    labels: tuple[str, ...] | None = Field(
+        default=None, description="class names in prompts; default: the card's"
+    )
     templates: tuple[str, ...] | None = Field(
-        None, description="prompts with {} for the class name; default: the card's"
+        default=None, description="prompts with {} for the class name; default: the card's"
     )
 
     @cached_property
