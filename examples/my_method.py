@@ -26,8 +26,8 @@ class TrimmedMean(TensorMethod):
       \tau_{(1)} \le \dots \le \tau_{(T)}$$
     """
 
-    trim: int = Field(1, ge=0, description="k: values left out at either end, for each entry")
-    scaling_factor: float = Field(1.0, description="λ: multiplies the trimmed mean")
+    trim: int = Field(default=1, ge=0, description="k: values left out at either end, for each entry")
+    scaling_factor: float = Field(default=1.0, description="λ: multiplies the trimmed mean")
 
     def check(self, models):
         if len(models) <= 2 * self.trim:

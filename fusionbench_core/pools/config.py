@@ -28,16 +28,23 @@ class PoolConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str | dict[str, Any] | None = Field(
-        None, description="model source of every reference that names none: a name, or {name: …, parameters}"
+        default=None,
+        description="model source of every reference that names none: a name, or {name: …, parameters}",
     )
-    base: Reference | None = Field(None, description="the pre-trained model the others were fine-tuned from")
+    base: Reference | None = Field(
+        default=None, description="the pre-trained model the others were fine-tuned from"
+    )
     models: dict[str, Reference] = Field(
         min_length=1,
         description="name -> reference: a path, pkg://PACKAGE/PATH, a hub id, or {source: …, path: …}",
     )
-    scope: Scope = Field(Scope(), description="which tensors are merged")
-    heads: tuple[str, ...] = Field((), description="shell patterns of task-specific tensors, never merged")
-    data: dict[str, str] = Field({}, description="model name -> its task, where that has another name")
+    scope: Scope = Field(default=Scope(), description="which tensors are merged")
+    heads: tuple[str, ...] = Field(
+        default=(), description="shell patterns of task-specific tensors, never merged"
+    )
+    data: dict[str, str] = Field(
+        default={}, description="model name -> its task, where that has another name"
+    )
 
 
 def build_pool(section: Mapping[str, Any], registry: Registry, *, file: Path | None = None) -> ModelPool:

@@ -26,9 +26,9 @@ class Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: str = Field(description="registered name")
-    parameters: dict[str, Any] = Field({}, description="parameters that differ from the defaults")
+    parameters: dict[str, Any] = Field(default={}, description="parameters that differ from the defaults")
     tune: dict[str, list[Any]] | None = Field(
-        None, description="parameters to choose on the validation split"
+        default=None, description="parameters to choose on the validation split"
     )
 
 

@@ -23,9 +23,9 @@ class Statistic(BaseModel):
 
     record: ClassVar[StatisticRecord]
 
-    samples: int = Field(256, gt=0, description="number of samples it is collected on")
-    batch_size: int = Field(32, gt=0, description="samples a batch")
-    split: Split = Field("train", description="split the samples come from")
+    samples: int = Field(default=256, gt=0, description="number of samples it is collected on")
+    batch_size: int = Field(default=32, gt=0, description="samples a batch")
+    split: Split = Field(default="train", description="split the samples come from")
 
     @abstractmethod
     def collect(self, model: nn.Module, batches: Iterable[Batch]) -> Mapping[str, Tensor]:

@@ -26,18 +26,18 @@ class TaskPoolConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    task: str | None = Field(None, description="task evaluator of every entry that names none")
+    task: str | None = Field(default=None, description="task evaluator of every entry that names none")
     tasks: dict[str, dict[str, Any]] = Field(
         min_length=1, description="name -> {task: EVALUATOR, parameters}"
     )
-    split: Split = Field("test", description="split that is measured")
+    split: Split = Field(default="test", description="split that is measured")
     transductive: bool = Field(
-        False, description="let methods adapt to unlabelled test inputs; the report says so"
+        default=False, description="let methods adapt to unlabelled test inputs; the report says so"
     )
-    limit: int | None = Field(None, gt=0, description="measure at most so many samples a task")
-    batch_size: int = Field(64, gt=0, description="samples a batch; does not change a result")
+    limit: int | None = Field(default=None, gt=0, description="measure at most so many samples a task")
+    batch_size: int = Field(default=64, gt=0, description="samples a batch; does not change a result")
     baselines: dict[str, dict[str, dict[str, float]]] = Field(
-        {},
+        default={},
         description="recorded results to compare with: pretrained and individual -> task -> metrics; "
         "check_baselines=true measures them again",
     )

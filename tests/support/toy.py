@@ -101,9 +101,9 @@ def make_models(directory: Path, count: int = 3, width: int = 8) -> dict[str, st
 
 @implements(TASK)
 class Blobs(fb.ClassificationTask):
-    samples: int = Field(60, gt=0, description="samples a split")
-    shift: float = Field(0.0, description="where the blobs are")
-    fail: bool = Field(False, description="raise when measured")
+    samples: int = Field(default=60, gt=0, description="samples a split")
+    shift: float = Field(default=0.0, description="where the blobs are")
+    fail: bool = Field(default=False, description="raise when measured")
 
     def card(self):
         return fb.TaskCard(
@@ -154,7 +154,9 @@ class Mean(fb.TensorMethod):
 
 @implements(ARITHMETIC)
 class Arithmetic(fb.TensorMethod):
-    scaling_factor: float = Field(0.3, gt=0, le=2, description="multiplies the sum of the task vectors")
+    scaling_factor: float = Field(
+        default=0.3, gt=0, le=2, description="multiplies the sum of the task vectors"
+    )
 
     def merge(self, group):
         return group.base + self.scaling_factor * sum(group.deltas)
@@ -162,7 +164,7 @@ class Arithmetic(fb.TensorMethod):
 
 @implements(SLOW)
 class Slow(fb.TensorMethod):
-    pause: float = Field(0.0, description="seconds a group")
+    pause: float = Field(default=0.0, description="seconds a group")
 
     def merge(self, group):
         time.sleep(self.pause)
@@ -193,7 +195,7 @@ def build_summed(context):
 
 @implements(GREEDY)
 class Greedy(fb.ModelMethod):
-    split: str = Field("test", description="split to adapt to")
+    split: str = Field(default="test", description="split to adapt to")
 
     def fuse(self, job):
         for task in job.tasks.values():

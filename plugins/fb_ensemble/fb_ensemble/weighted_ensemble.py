@@ -33,9 +33,10 @@ class WeightedEnsemble(ModelMethod):
     """
 
     weights: tuple[float, ...] | Mapping[str, float] | None = Field(
-        None, description="one weight a model: a list in config order, or model name -> weight; null: uniform"
+        default=None,
+        description="one weight a model: a list in config order, or model name -> weight; null: uniform",
     )
-    normalize: bool = Field(True, description="divide the weights by their sum")
+    normalize: bool = Field(default=True, description="divide the weights by their sum")
     space: Space = "logits"
 
     @model_validator(mode="after")

@@ -45,14 +45,14 @@ class AdaMerging(ModelMethod):
     """
 
     granularity: Literal["layer", "task"] = Field(
-        "layer", description="one coefficient a task and tensor, or one a task"
+        default="layer", description="one coefficient a task and tensor, or one a task"
     )
-    init_coefficient: float = Field(0.3, description="what all coefficients start from")
-    learning_rate: float = Field(1e-3, gt=0, description="learning rate of Adam")
-    steps: int = Field(100, gt=0, description="optimiser steps")
-    batch_size: int = Field(16, gt=0, description="samples a task and step")
+    init_coefficient: float = Field(default=0.3, description="what all coefficients start from")
+    learning_rate: float = Field(default=1e-3, gt=0, description="learning rate of Adam")
+    steps: int = Field(default=100, gt=0, description="optimiser steps")
+    batch_size: int = Field(default=16, gt=0, description="samples a task and step")
     split: Literal["train", "validation", "test"] = Field(
-        "validation", description="split that is adapted on; test only if the run is transductive"
+        default="validation", description="split that is adapted on; test only if the run is transductive"
     )
 
     def fuse(self, job: FusionJob) -> Fused:

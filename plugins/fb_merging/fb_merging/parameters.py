@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
@@ -43,14 +42,14 @@ class ParameterSpace:
         space = cls()
         stored = set(pool.checkpoint().keys())
         for name, names in _tied_names(trunk).items():
-            names = [each for each in names if each in stored and _is_merged(pool, each)]
+            names = [each for each in names if each in stored and pool.merges(each)]
             if names:
                 base = _read(pool, None, names[0]).to(device)
                 deltas = [_read(pool, model, names[0]).to(device) - base for model in pool]
                 space.base[name], space.vectors[name] = base, torch.stack(deltas)
                 space.aliases[name] = names
         for name, buffer in trunk.named_buffers():
-            if name in stored and _is_merged(pool, name) and buffer.is_floating_point():
+            if name in stored and pool.merges(name) and buffer.is_floating_point():
                 space.buffers[name] = torch.stack([_read(pool, model, name) for model in pool]).mean(0)
         if not space.base:
             raise MethodError(
@@ -101,10 +100,6 @@ def _tied_names(trunk: nn.Module) -> dict[str, list[str]]:
         if parameter.is_floating_point():
             names.setdefault(id(parameter), []).append(name)
     return {each[0]: each for each in names.values()}
-
-
-def _is_merged(pool: ModelPool, name: str) -> bool:
-    return name in pool.scope and not any(fnmatchcase(name, pattern) for pattern in pool.heads)
 
 
 def _read(pool: ModelPool, model: str | None, name: str) -> Tensor:

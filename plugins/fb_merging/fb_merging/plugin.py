@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fusionbench_core.hookspecs import hookimpl
-from fusionbench_core.records import Capabilities, Law, MethodRecord, Paper, StatisticRecord
+from fusionbench_core.records import Capabilities, ConfigRecord, Law, MethodRecord, Paper, StatisticRecord
 
 _AVERAGING_LAWS = frozenset(Law)
 _TASK_VECTOR_LAWS = frozenset({Law.PERMUTATION, Law.BASE_FIXED_POINT, Law.TRANSLATION, Law.SCALE})
@@ -149,3 +149,8 @@ def fb_methods() -> Iterable[MethodRecord]:
 @hookimpl
 def fb_statistics() -> Iterable[StatisticRecord]:
     return (GRAM,)
+
+
+@hookimpl
+def fb_configs() -> Iterable[ConfigRecord]:
+    return (ConfigRecord(package="fb_merging.configs"),)

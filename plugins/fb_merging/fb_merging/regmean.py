@@ -39,11 +39,13 @@ class RegMean(TensorMethod):
     """
 
     reduce_non_diagonal_ratio: float = Field(
-        0.9, ge=0, le=1, description="α: multiplies the off-diagonal entries of the Gram matrices"
+        default=0.9, ge=0, le=1, description="α: multiplies the off-diagonal entries of the Gram matrices"
     )
-    samples: int = Field(256, gt=0, description="samples a task that the Gram matrices are collected on")
+    samples: int = Field(
+        default=256, gt=0, description="samples a task that the Gram matrices are collected on"
+    )
     split: Literal["train", "validation", "test"] = Field(
-        "train", description="split the samples come from; test only if the run is transductive"
+        default="train", description="split the samples come from; test only if the run is transductive"
     )
 
     def statistics(self) -> Mapping[str, Mapping[str, Any]]:

@@ -36,9 +36,12 @@ class Slerp(TensorMethod):
         Shoemake, Animating rotation with quaternion curves, SIGGRAPH 1985.
     """
 
-    t: float = Field(0.5, ge=0, le=1, description="0: the first model; 1: the second")
+    t: float = Field(default=0.5, ge=0, le=1, description="0: the first model; 1: the second")
     dot_threshold: float = Field(
-        0.9995, ge=0, le=0.999999, description="interpolate linearly if the cosine is larger than this"
+        default=0.9995,
+        ge=0,
+        le=0.999999,
+        description="interpolate linearly if the cosine is larger than this",
     )
 
     def merge(self, group: TensorGroup) -> Tensor:

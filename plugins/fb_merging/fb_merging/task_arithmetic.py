@@ -25,7 +25,7 @@ class TaskArithmetic(TensorMethod):
         Ilharco et al., Editing Models with Task Arithmetic, ICLR 2023, arXiv:2212.04089.
     """
 
-    scaling_factor: float = Field(0.3, description="λ: multiplies the sum of the task vectors")
+    scaling_factor: float = Field(default=0.3, description="λ: multiplies the sum of the task vectors")
 
     def merge(self, group: TensorGroup) -> Tensor:
         return torch.add(group.base, add_all(group.deltas), alpha=self.scaling_factor)

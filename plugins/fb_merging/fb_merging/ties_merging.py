@@ -41,14 +41,16 @@ class TiesMerging(TensorMethod):
         Yadav et al., TIES-Merging, NeurIPS 2023, arXiv:2306.01708.
     """
 
-    density: float = Field(0.2, gt=0, le=1, description="fraction of the entries kept in each task vector")
+    density: float = Field(
+        default=0.2, gt=0, le=1, description="fraction of the entries kept in each task vector"
+    )
     trim: Literal["model", "tensor"] = Field(
-        "model", description="one threshold over all merged entries of a model, or one a tensor"
+        default="model", description="one threshold over all merged entries of a model, or one a tensor"
     )
     merge_func: Literal["mean", "sum", "max"] = Field(
-        "mean", description="what becomes of the updates that have the elected sign"
+        default="mean", description="what becomes of the updates that have the elected sign"
     )
-    scaling_factor: float = Field(1.0, description="λ: multiplies the merged task vector")
+    scaling_factor: float = Field(default=1.0, description="λ: multiplies the merged task vector")
 
     @property
     def capabilities(self) -> Capabilities:

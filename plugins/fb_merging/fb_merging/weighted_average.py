@@ -32,9 +32,10 @@ class WeightedAverage(TensorMethod):
     """
 
     weights: tuple[float, ...] | Mapping[str, float] | None = Field(
-        None, description="one weight a model: a list in config order, or model name -> weight; null: uniform"
+        default=None,
+        description="one weight a model: a list in config order, or model name -> weight; null: uniform",
     )
-    normalize: bool = Field(True, description="divide the weights by their sum")
+    normalize: bool = Field(default=True, description="divide the weights by their sum")
 
     @model_validator(mode="after")
     def _can_be_normalised(self) -> WeightedAverage:

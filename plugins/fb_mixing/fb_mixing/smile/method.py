@@ -62,11 +62,16 @@ class SmileUpscaling(ModelMethod):
         Pre-Trained Foundation Models, arXiv:2408.10174.
     """
 
-    gate_k: PositiveInt = Field(16, description="singular directions of an update that the gate looks at")
-    k: Literal[-1] | PositiveInt = Field(128, description="rank of an expert's update; -1 keeps it whole")
-    top_k: PositiveInt = Field(1, description="experts that see a token")
+    gate_k: PositiveInt = Field(
+        default=16, description="singular directions of an update that the gate looks at"
+    )
+    k: Literal[-1] | PositiveInt = Field(
+        default=128, description="rank of an expert's update; -1 keeps it whole"
+    )
+    top_k: PositiveInt = Field(default=1, description="experts that see a token")
     average_experts: bool = Field(
-        False, description="average the experts in all that is no mixture, instead of taking the base's"
+        default=False,
+        description="average the experts in all that is no mixture, instead of taking the base's",
     )
 
     @property
