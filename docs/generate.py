@@ -2,6 +2,7 @@
 
     python docs/generate.py            write all pages
     python docs/generate.py --check    exit with 1 and the names of those that would change
+    python docs/generate.py --demo F   first take the report F of `make demo` for the table and the picture
 
 The prose is in `_generate/templates`; `{{ name }}` there is replaced by what the modules of `_generate` make.
 Only the plugins of this repository are described, whatever else is installed.
@@ -96,6 +97,8 @@ def _contents(registry: Registry) -> str:
 
 def main() -> int:
     """Write the pages, or check them."""
+    if "--demo" in sys.argv[1:]:
+        demo.take(Path(sys.argv[sys.argv.index("--demo") + 1]))
     made = pages()
     stale = [path for path, page in made.items() if _text_of(ROOT / path) != page]
     present = {path.relative_to(ROOT).as_posix() for path in (ROOT / REFERENCE).rglob("*.md")}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from pathlib import Path
 
 from _generate.text import ROOT
-from fusionbench_core.report import plain_table, read_report, summary_facts, summary_lines
+from fusionbench_core.report import Report, plain_table, read_report, summary_facts, summary_lines
 from fusionbench_core.report.figures import result_figures
 
 REPORT = ROOT / "docs/assets/demo.json"
@@ -16,6 +18,14 @@ PAGES = ("README.md", "docs/index.md", "docs/tutorials/first_fusion.md")
 
 _MARKS = re.compile(r"(<!-- demo:begin -->\n).*?(<!-- demo:end -->)", re.DOTALL)
 _LABEL = "Accuracy of the base, the experts and the fused model on each task"
+
+
+def take(file: Path) -> None:
+    """Keep what a report says about the result, and nothing about the machine it was made on."""
+    found = read_report(file)
+    kept = ("tasks", "model_info", "status", "method", "taskpool", "seed", "baselines", "plugins")
+    small = Report(**{name: getattr(found, name) for name in kept})
+    REPORT.write_text(json.dumps(small.to_json(), indent=1) + "\n", encoding="utf-8")
 
 
 def demo() -> dict[str, str]:
