@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from _generate.text import ROOT, table
 
 TEXT = ROOT / "plugins/fb_nlp_tasks/fb_nlp_tasks/embedded"
@@ -16,8 +18,12 @@ def benchmarks() -> dict[str, str]:
     """Tables of the tasks, and what the vision trunk was pre-trained on."""
     pretraining = _read(VISION / "PRETRAINING.json")
     return {
-        "text": _tasks(TEXT / "data"),
-        "vision": _tasks(VISION / "data"),
+        "text": _tasks(TEXT),
+        "text_results": _baselines(TEXT, "embedded_text"),
+        "text_training": _settings(_read(TEXT / "MANIFEST.json")["protocol"]["training"]),
+        "vision": _tasks(VISION),
+        "vision_results": _baselines(VISION, "embedded_vision"),
+        "vision_training": _settings(_read(VISION / "MANIFEST.json")["fine_tuning"]),
         "pairs": f"{pretraining['pairs']:,}",
         "sources": table(
             ("source", "pairs"),
@@ -34,8 +40,26 @@ def benchmarks() -> dict[str, str]:
     }
 
 
-def _tasks(directory: Path) -> str:
-    cards = [_read(file) for file in sorted(directory.glob("*.json"))]
+def _settings(facts: dict[str, Any]) -> str:
+    return table(("setting", "value"), [(name.replace("_", " "), value) for name, value in facts.items()])
+
+
+def _baselines(embedded: Path, preset: str) -> str:
+    """Accuracies that the task pool's preset records."""
+    file = embedded.parent / f"configs/taskpool/{preset}.yaml"
+    recorded = yaml.safe_load(file.read_text(encoding="utf-8")).get("baselines") or {}
+    if not recorded:
+        return "The preset records none yet; `fb run check_baselines=true` measures them."
+    kinds = [kind for kind in ("pretrained", "individual") if kind in recorded]
+    rows = [
+        (f"`{task}`", *(f"{100 * recorded[kind][task]['accuracy']:.1f}" for kind in kinds))
+        for task in recorded[kinds[0]]
+    ]
+    return table(("task", *kinds), rows)
+
+
+def _tasks(embedded: Path) -> str:
+    cards = [_read(file) for file in sorted((embedded / "data").glob("*.json"))]
     return table(
         ("task", "what", "classes", "train / validation / test", "source", "licence"),
         [
