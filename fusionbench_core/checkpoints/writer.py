@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -84,14 +85,19 @@ class SafetensorsWriter:
         )
 
     def read(self, name: str) -> Tensor:
+        """The tensor as a view of the mapped file: takes no memory of its own, however large it is."""
         place = self._places[name]
-        raw = bytearray(place.info.nbytes)
-        view, done = memoryview(raw), 0
-        while done < len(raw):
-            done += os.preadv(self._descriptors[place.shard], [view[done:]], place.offset + done)
-        if not raw:
+        if not place.info.nbytes:
             return torch.empty(place.info.shape, dtype=place.info.dtype)
-        return torch.frombuffer(raw, dtype=place.info.dtype).view(place.info.shape)
+        skip = place.offset % mmap.ALLOCATIONGRANULARITY
+        mapped = mmap.mmap(
+            self._descriptors[place.shard],
+            skip + place.info.nbytes,
+            access=mmap.ACCESS_COPY,
+            offset=place.offset - skip,
+        )
+        flat = torch.frombuffer(mapped, dtype=place.info.dtype, count=place.info.numel, offset=skip)
+        return flat.view(place.info.shape)
 
     def finish(self) -> None:
         """Flush everything to the disk, and write the index if there is more than one file.
