@@ -37,8 +37,9 @@ class AdaMerging(ModelMethod):
         scored afterwards, which needs `split="test"` and a transductive run here.
         Coefficients are not clamped. Gradients are gathered task by task on the merged parameters, and
         carried back to the coefficients once a step, so activations of one task are in memory at a time.
-        Memory: T + 1 times the merged parameters, and their gradients. Floating-point buffers are the mean of
-        the models'; integer buffers and tensors out of scope are the base's. Tied parameters stay tied.
+        Memory: T + 1 times the parameters in which some model differs from the base, and their gradients;
+        only these have coefficients. Floating-point buffers are the mean of the models'; integer buffers and
+        tensors out of scope are the base's. Tied parameters stay tied.
 
     Reference:
         Yang et al., AdaMerging: Adaptive Model Merging for Multi-Task Learning, ICLR 2024, arXiv:2310.02575.
@@ -59,6 +60,8 @@ class AdaMerging(ModelMethod):
         tasks = _tasks_of(job)
         trunk = job.pool.module().to(job.fabric.device)
         space = ParameterSpace.of(job.pool, trunk, job.fabric.device)
+        if not space.base:
+            return Fused.weights(space.buffers, details={"coefficients": {}, "entropy": []})
         trunk.load_state_dict(space.buffers, strict=False)
         models = [task.attach(trunk).to(job.fabric.device) for task in tasks]
         streams = [self._stream(job, task) for task in tasks]

@@ -16,7 +16,8 @@ from fusionbench_core import MethodError, ModelPool, NonFiniteInput
 class ParameterSpace:
     """All models `base + Σ_t λ_t τ_t` that a pool spans.
 
-    Everything is in memory: with T models, T + 1 times the merged parameters, in fp32 at least.
+    Everything is in memory: with T models, T + 1 times the parameters in which some model differs from
+    the base, in fp32 at least. The others, e.g. those that LoRA does not touch, are not in it.
 
     Attributes:
         base: Name of a parameter in `trunk.named_parameters()` -> its base value.
@@ -39,19 +40,22 @@ class ParameterSpace:
             NonFiniteInput: naming model and tensor.
             MethodError: if no parameter is in scope.
         """
-        space = cls()
+        space, empty = cls(), True
         stored = set(pool.checkpoint().keys())
         for name, names in _tied_names(trunk).items():
             names = [each for each in names if each in stored and pool.merges(each)]
-            if names:
-                base = _read(pool, None, names[0]).to(device)
-                deltas = [_read(pool, model, names[0]).to(device) - base for model in pool]
+            if not names:
+                continue
+            empty = False
+            base = _read(pool, None, names[0]).to(device)
+            deltas = [_read(pool, model, names[0]).to(device) - base for model in pool]
+            if any(delta.any() for delta in deltas):
                 space.base[name], space.vectors[name] = base, torch.stack(deltas)
                 space.aliases[name] = names
         for name, buffer in trunk.named_buffers():
             if name in stored and pool.merges(name) and buffer.is_floating_point():
                 space.buffers[name] = torch.stack([_read(pool, model, name) for model in pool]).mean(0)
-        if not space.base:
+        if empty:
             raise MethodError(
                 "no parameter of the model is in the pool's scope", fix="widen `modelpool.scope`"
             )

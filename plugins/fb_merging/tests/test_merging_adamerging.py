@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from fb_merging.adamerging import AdaMerging, mean_entropy
-from fb_merging.parameters import ParameterSpace
 from torch import Tensor, nn
 
 from fusionbench_core import (
@@ -267,14 +266,20 @@ def test_only_what_is_in_scope_is_merged(models, tasks):
         AdaMerging().fuse(job_of(models, tasks, scope=Scope(include=("nothing",))))
 
 
-def test_empty_parameters_are_carried_along(models):
+def test_parameters_that_no_model_changed_have_no_coefficients(models, tasks):
     named, base = models
     for module in (base, *named.values()):
         module.register_parameter("empty", nn.Parameter(torch.empty(0, 3)))
-    space = ParameterSpace.of(job_of((named, base), {}).pool, base, torch.device("cpu"))
-    merged = space.merged(torch.full((2, len(space.base)), 0.3))
-    assert merged["empty"].shape == (0, 3)
-    assert merged["scale"].shape == ()
+    for module in named.values():
+        module.inner.load_state_dict(base.inner.state_dict())
+    fused = AdaMerging(steps=1).fuse(job_of((named, base), tasks))
+    assert fused.state is not None
+    changed = {"norm.weight", "norm.bias", "mix.weight", "mix.bias", "scale"}
+    assert set(fused.details["coefficients"]["two"]) == changed
+    assert set(fused.state) == {*changed, "tied.weight", "norm.running_mean", "norm.running_var"}
+    merged = fuse("adamerging", named, base, tasks=tasks, steps=1)
+    assert torch.equal(merged.inner.weight, base.inner.weight)
+    assert merged.scale.shape == ()
 
 
 def test_progress_is_shown_for_every_step(models, tasks):
