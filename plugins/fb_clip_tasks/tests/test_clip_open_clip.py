@@ -60,12 +60,13 @@ def test_prefixes_of_training_are_stripped(open_clip_dir, tmp_path, prefix, visu
 def test_an_artefact_opens_again(open_clip_dir, tmp_path, visual_only):
     source = OpenClip(path=str(open_clip_dir), visual_only=visual_only)
     checkpoint = source.open()
-    save_file({name: checkpoint.tensor(name).clone() for name in checkpoint}, tmp_path / "model.safetensors")
+    state = {name: checkpoint.tensor(name) + 1 for name in checkpoint}
+    save_file(state, tmp_path / "model.safetensors")
     for asset in source.assets():
         (tmp_path / asset.name).write_bytes(asset.read_bytes())
     again = source.for_artefact(tmp_path)
-    assert again.open().fingerprint() == checkpoint.fingerprint()
-    assert again.build(again.open()) is not None
+    built = again.build(again.open()).state_dict()
+    assert all(torch.equal(built[name], tensor) for name, tensor in state.items())
 
 
 def test_a_named_architecture_writes_its_config_into_artefacts(tmp_path):

@@ -158,3 +158,36 @@ def test_each_expert_beats_the_trunk_on_its_task(name, measure):
         pytest.skip("this expert has not been built")
     expert = measure(f"experts/{name}", name).metrics["accuracy"]
     assert expert > measure("trunk", name).metrics["accuracy"]
+
+
+# --- the README -----------------------------------------------------------------------------------
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_the_readme_states_sizes_as_the_cards_do():
+    text = README.read_text(encoding="utf-8")
+    for name in TASKS:
+        card = ArrayImages.at(name).card
+        sizes = " / ".join(str(card.splits[split].n) for split in ("train", "validation", "test"))
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{name}` "))
+        assert f"| {len(card.labels)} | {sizes} |" in row
+        assert all(licence in row for licence in card.licence.split(" AND "))
+
+
+def test_the_yaml_of_the_readme_is_valid(monkeypatch, tmp_path):
+    import re
+
+    import yaml
+
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```yaml\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    sections = [yaml.safe_load(block) for block in blocks]
+    assert len(sections) == 3
+    for name in ("expert", "mnist", "a.safetensors", "b.pt"):
+        (tmp_path / name).mkdir()
+    for section in sections:
+        if "modelpool" in section:
+            assert len(build_pool(section["modelpool"], default_registry())) == 2
+        else:
+            assert len(list(build_task_pool(section["taskpool"], default_registry()))) == 3

@@ -20,7 +20,6 @@ from fusionbench_core import (
     Checkpoint,
     ConfigError,
     MissingCapability,
-    ModelSource,
     RenamedCheckpoint,
     cache_dir,
     implements,
@@ -117,9 +116,6 @@ class ClipVision(TransformersSource):
         if not own.exists():
             own.write_text(text, encoding="utf-8")
         return (own, *(asset for asset in super().assets() if asset.name != "config.json"))
-
-    def for_artefact(self, directory: Path) -> ModelSource:
-        return super().for_artefact(directory).model_copy(update={"projection": None})
 
 
 def _vision_name(name: str) -> str | None:

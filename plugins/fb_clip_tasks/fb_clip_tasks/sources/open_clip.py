@@ -148,7 +148,7 @@ class OpenClip(ModelSource):
         return (own, *others) if self.location.is_dir() else (own,)
 
     def for_artefact(self, directory: Path) -> ModelSource:
-        return self.model_copy(update={"path": str(directory), "model": None, "revision": None})
+        return OpenClip.model_validate({"path": str(directory), "visual_only": self.visual_only})
 
 
 def make(model_cfg: dict[str, Any], directory: Path) -> nn.Module:

@@ -124,7 +124,8 @@ class TransformersSource(ModelSource):
         return present(self.directory, self.asset_names())
 
     def for_artefact(self, directory: Path) -> ModelSource:
-        return self.model_copy(update={"path": str(directory), "revision": None})
+        # A fresh source: what this one has opened stays with it.
+        return type(self).model_validate({"path": str(directory)})
 
 
 def model_class(config: dict[str, Any]) -> str:
