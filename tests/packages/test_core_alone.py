@@ -16,7 +16,6 @@ def test_no_method_is_listed(core_alone):
     assert core_alone.json("list", "methods") == []
 
 
-@pytest.mark.xfail(reason="an empty listing does not say yet what to install", strict=False)
 def test_an_empty_listing_says_what_to_install(core_alone):
     done = core_alone.fb("list", "methods")
     assert "pip install" in done.stdout + done.stderr

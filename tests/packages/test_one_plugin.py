@@ -56,10 +56,6 @@ def test_all_that_it_declares_can_be_imported(alone):
     assert {kind: len(names) for kind, names in resolved.items() if names} == row["counts"]
 
 
-def test_the_doctor_finds_nothing_to_mend(alone):
-    assert alone.json("doctor")["ok"]
-
-
 def test_merging_fuses_state_dicts(environments):
     environment = environments("fusionbench-core", "fb-merging")
     code = """
@@ -83,7 +79,7 @@ def test_text_tasks_measure_the_embedded_model_offline(environments):
     )
     assert list(measured) == ["spam"]
     assert measured["spam"]["n"] == 8
-    assert 0 <= measured["spam"]["metrics"]["accuracy"] <= 1
+    assert 0 <= measured["spam"]["accuracy"] <= 1
     assert list(environment.empty.iterdir()) == []
 
 
