@@ -8,19 +8,20 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fusionbench_core.artefact.complete import complete_state
 from fusionbench_core.artefact.load import is_artefact, load_artefact
 from fusionbench_core.artefact.write import ArtefactWriter
 from fusionbench_core.checkpoints import Checkpoint
 from fusionbench_core.config.schema import EngineConfig, FabricConfig, RunConfig
 from fusionbench_core.engine.plan import make_plan
 from fusionbench_core.errors import ConfigError, MissingCapability
-from fusionbench_core.methods.method import Method
+from fusionbench_core.methods.method import Method, TensorMethod
 from fusionbench_core.pools.config import build_pool, recognise
 from fusionbench_core.pools.pool import ModelPool, PooledModel
 from fusionbench_core.pools.scope import Scope
 from fusionbench_core.registry import Registry, default_registry
 from fusionbench_core.run.console import Console
-from fusionbench_core.run.fusing import completed, fuse_in_memory, fuse_to_disk, live
+from fusionbench_core.run.fusing import fuse_in_memory, fuse_to_disk, live
 from fusionbench_core.run.prepare import Prepared, build_method, compute_device, engine_options
 from fusionbench_core.tasks.pool import TaskPool, TaskPoolConfig, build_task_pool
 from fusionbench_core.tasks.result import TaskResult
@@ -84,7 +85,8 @@ def fuse(
     adaptation = task_pool.for_adaptation(method.capabilities.tasks) if task_pool else {}
     fused = fuse_in_memory(prepared, registry, adaptation)
     if fused.module is None and kind == "state":
-        return completed(fused, pool)
+        # A tensor method's state is whole and checked already, its tied names and output dtype included.
+        return fused.state if isinstance(method, TensorMethod) else complete_state(fused.state or {}, pool)
     return live(fused, pool)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fusionbench_core.artefact.card import model_card
+from fusionbench_core.artefact.complete import complete_state
 from fusionbench_core.artefact.describe import describe_method, describe_pool, describe_source
 from fusionbench_core.artefact.manifest import ARCHITECTURE, NAME, Manifest
 from fusionbench_core.checkpoints.checkpoint import content_hash, hash_tensor
@@ -136,11 +137,8 @@ class ArtefactWriter:
     def fused(self, fused: Fused) -> Manifest:
         """Write what a model method made."""
         if fused.state is not None:
-            return self._finish(
-                Manifest(
-                    kind="weights", content_hash=self._tensors(self._completed(fused.state)), **self._facts()
-                )
-            )
+            state = complete_state(fused.state, self._pool, self._options.dtype)
+            return self._finish(Manifest(kind="weights", content_hash=self._tensors(state), **self._facts()))
         assert fused.module is not None
         tensors = fused.module.state_dict() if fused.tensors is None else fused.tensors
         members = {} if tensors else _describe_members(self._pool)
@@ -155,19 +153,6 @@ class ArtefactWriter:
                 **self._facts(),
             )
         )
-
-    def _completed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`state` in the reference model's names, order and dtypes; what is absent comes from there."""
-        reference = self._pool.reference_model.checkpoint
-        complete = {}
-        for name in reference:
-            if name in reference.aliases and name not in state:
-                continue
-            tensor = state[name] if name in state else reference.tensor(name)
-            info = reference.info(name)
-            wanted = self._options.dtype if self._options.dtype and info.is_floating else info.dtype
-            complete[name] = tensor.detach().cpu().to(wanted)
-        return complete
 
     def _tensors(self, state: Mapping[str, Tensor]) -> str:
         checkpoint = StateDictCheckpoint(state)

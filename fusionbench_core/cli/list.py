@@ -9,6 +9,7 @@ import click
 from fusionbench_core.cli.help import examples
 from fusionbench_core.cli.output import emit_json, json_option, table
 from fusionbench_core.errors import ConfigError
+from fusionbench_core.known import NAMESPACES
 from fusionbench_core.records import MethodRecord
 from fusionbench_core.registry import KINDS, Registry, default_registry
 from fusionbench_core.suggest import did_you_mean
@@ -48,6 +49,8 @@ def command(
     """List what is installed: methods, sources, tasks, statistics, builders, configs, reporters,
     commands or checks. Without a word: how many of each."""
     registry = default_registry()
+    if not as_json and not any(plugin.status != "disabled" for plugin in registry.plugins):
+        click.echo(f"no plugin is installed: pip install {' '.join(NAMESPACES.values())}", err=True)
     if what is None:
         _overview(registry, as_json)
         return

@@ -59,6 +59,7 @@ class StreamingMerge:
         self._first = pool.names[0]
         self._statistics = statistics or {}
         self._gate = MemoryGate(options.memory_budget)
+        self._dtypes = {step.name: self._work_dtype(step.name) for step in plan if step.action == "merge"}
 
     def run(
         self,
@@ -80,12 +81,14 @@ class StreamingMerge:
             survey = self._run_survey(workers, on_survey)
             pieces = (p for s in self._plan if s.name not in done for p in cut(s, self._plan.locality))
             hashes: list[tuple[PlanStep, Future[bytes]]] = []
-            for piece, _ in workers.map(partial(self._merge, survey), pieces):
-                if piece.last:
+            for piece, digest in workers.map(partial(self._merge, survey), pieces):
+                if digest is not None:
+                    on_step(piece.step, digest.hex())
+                elif piece.last:
                     hashes.append((piece.step, workers.submit(self._hash, piece.step.name)))
                     hashes = list(_report_finished(hashes, on_step))
-            for step, digest in hashes:
-                on_step(step, digest.result().hex())
+            for step, future in hashes:
+                on_step(step, future.result().hex())
 
     def _run_survey(self, workers: Workers, on_survey: Callable[[int, int], None]) -> Any:
         state: Any = self._method.survey()
@@ -102,19 +105,23 @@ class StreamingMerge:
     def _observe(self, survey: Survey, piece: Piece) -> Any:
         return self._guard(piece, lambda: survey.observe(self._group(piece, None)))
 
-    def _merge(self, survey: Any, piece: Piece) -> None:
+    def _merge(self, survey: Any, piece: Piece) -> bytes | None:
+        """Merge and write one piece; gives the hash of a tensor that is one piece."""
+        size = (piece.stop - piece.start) * self._dtypes.get(piece.step.name, piece.step.info.dtype).itemsize
+        with self._gate.hold(size * (2 * len(self._models) + 3)):
+            values = self._values(piece, survey)
+            self._sink.write(piece.step.name, piece.start, values)
+            return hash_tensor(values) if piece.start == 0 and piece.last else None
+
+    def _values(self, piece: Piece, survey: Any) -> Tensor:
+        """The piece of the output, flat, in its dtype."""
         if piece.step.action == "copy":
-            values = self._source(piece).chunk(piece.step.name, piece.start, piece.stop)
-            self._sink.write(piece.step.name, piece.start, self._cast(piece, values))
-        elif piece.step.action == "equal":
-            self._sink.write(piece.step.name, piece.start, self._agreed(piece))
-        else:
-            size = (piece.stop - piece.start) * accumulation_dtype(
-                piece.step.info.dtype, self._options.accumulate
-            ).itemsize
-            with self._gate.hold(size * (2 * len(self._models) + 3)):
-                merged = self._guard(piece, lambda: self._method.merge(self._group(piece, survey)))
-                self._sink.write(piece.step.name, piece.start, self._checked(piece, merged))
+            return self._cast(piece, self._source(piece).chunk(piece.step.name, piece.start, piece.stop))
+        if piece.step.action == "equal":
+            return self._agreed(piece)
+        return self._checked(
+            piece, self._guard(piece, lambda: self._method.merge(self._group(piece, survey)))
+        )
 
     def _group(self, piece: Piece, survey: Any) -> TensorGroup:
         name, step = piece.step.name, piece.step
@@ -135,7 +142,7 @@ class StreamingMerge:
 
     def _read(self, model: str, checkpoint: Checkpoint, piece: Piece) -> Tensor:
         raw = checkpoint.chunk(piece.step.name, piece.start, piece.stop)
-        values = raw.to(accumulation_dtype(raw.dtype, self._options.accumulate), copy=True)
+        values = raw.to(self._dtypes[piece.step.name], copy=True)
         if self._options.check_finite and not _finite(values):
             bad = int((~torch.isfinite(values)).sum())
             raise NonFiniteInput(
@@ -190,6 +197,12 @@ class StreamingMerge:
                 fix="say what to take: engine.integers=base, first or max",
             )
         return result.to(piece.step.info.dtype)
+
+    def _work_dtype(self, name: str) -> torch.dtype:
+        """One dtype for all models: with one each, sums would round by the order of the models."""
+        checkpoints = [*self._models.values(), *([self._base] if self._base is not None else [])]
+        each = [accumulation_dtype(c.info(name).dtype, self._options.accumulate) for c in checkpoints]
+        return max(each, key=lambda dtype: dtype.itemsize)
 
     def _source(self, piece: Piece) -> Checkpoint:
         source = piece.step.source

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
+from fusionbench_core.artefact.complete import complete_state
 from fusionbench_core.artefact.manifest import Manifest
 from fusionbench_core.artefact.write import ArtefactWriter
 from fusionbench_core.checkpoints import StateDictCheckpoint
@@ -107,18 +108,7 @@ def live(fused: Fused, pool: ModelPool) -> nn.Module:
     """The module of what a method made."""
     if fused.module is not None:
         return fused.module
-    return pool.build(StateDictCheckpoint(completed(fused, pool)))
-
-
-def completed(fused: Fused, pool: ModelPool) -> dict[str, Tensor]:
-    """The whole state dict of fused weights: tensors that are absent are the reference model's."""
-    state = fused.state or {}
-    reference = pool.reference_model.checkpoint
-    return {
-        name: state[name] if name in state else reference.tensor(name).clone()
-        for name in reference
-        if name in state or name not in reference.aliases
-    }
+    return pool.build(StateDictCheckpoint(complete_state(fused.state or {}, pool)))
 
 
 def call_model_method(

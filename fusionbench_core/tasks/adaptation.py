@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from fusionbench_core.errors import ConfigError, MissingCapability
+from fusionbench_core.errors import ConfigError, MissingCapability, TaskError
 from fusionbench_core.tasks.task import Batch, Split, Task
 
 
@@ -68,11 +69,17 @@ class AdaptationTask:
         return self._serve(split, labelled, limit, seed, batch_size)
 
     def endless(self, split: Split, *, seed: int, batch_size: int) -> Iterator[Batch]:
-        """Unlabelled batches without end, shuffled anew in every round."""
-        epoch = 0
-        while True:
-            yield from self.batches(split, seed=seed + epoch, batch_size=batch_size)
-            epoch += 1
+        """Unlabelled batches without end, shuffled anew in every round.
+
+        Raises:
+            TaskError: if the split is empty.
+        """
+        for epoch in itertools.count():
+            batch = None
+            for batch in self.batches(split, seed=seed + epoch, batch_size=batch_size):
+                yield batch
+            if batch is None:
+                raise TaskError(f"task {self.name} has no samples in split {split!r}")
 
     def _serve(
         self, split: Split, labelled: bool, limit: int | None, seed: int | None, size: int

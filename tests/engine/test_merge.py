@@ -125,6 +125,15 @@ def test_fp64_is_not_rounded_to_fp32():
     assert fuse(Mean(), [{"w": a}, {"w": b}])["w"].item() == 1.0 + 2**-41
 
 
+def test_mixed_dtypes_are_summed_in_the_widest_whatever_the_models_are_called():
+    narrow = {"w": torch.tensor([1.0])}
+    wide = {"w": torch.tensor([1.0 + 2**-40], dtype=torch.float64)}
+    for names in ("ab", "ba"):
+        result = fuse(Mean(), {names[0]: narrow, names[1]: wide})["w"]
+        assert result.dtype == torch.float64
+        assert result.item() == 1.0 + 2**-41
+
+
 def test_inputs_are_untouched_and_share_no_storage_with_the_output():
     @implements(record("vandal", base="required"))
     class Vandal(TensorMethod):
