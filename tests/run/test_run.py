@@ -282,7 +282,7 @@ def test_resuming_something_else_says_so(workspace):
     assert "no run directory" in done.stderr
 
 
-def wait_for(condition, seconds: float = 60) -> None:
+def wait_for(condition, seconds: float = 200) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never happened"
