@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fusionbench_core.config.errors import explain
-from fusionbench_core.errors import ConfigError
+from fusionbench_core.errors import ConfigError, NotFound
 from fusionbench_core.pools.pool import ModelPool, PooledModel
+from fusionbench_core.pools.reference import resolve_path
 from fusionbench_core.pools.scope import Scope
 from fusionbench_core.pools.source import ModelSource
 from fusionbench_core.registry import Registry
@@ -118,6 +119,7 @@ def recognise(path: str, registry: Registry, where: str | None = None) -> type[M
     """The source that recognises a path.
 
     Raises:
+        NotFound: if there is nothing at a local path.
         ConfigError: if none does, or several do.
     """
     records = registry.all("source")
@@ -125,9 +127,16 @@ def recognise(path: str, registry: Registry, where: str | None = None) -> type[M
     if len(found) == 1:
         return registry.resolve(found[0])
     names = ", ".join(record.full_name for record in (found or records))
+    if not found and resolve_path(path) is None:
+        raise NotFound(
+            f"there is nothing at {path!r}",
+            config=where,
+            why="it is no local path; it may be a hub id, but those do not say which source reads them",
+            fix="check the path, or name the source of the hub id: `--source NAME`, `modelpool.source: NAME`",
+        )
     raise ConfigError(
         f"{'no' if not found else 'more than one'} model source recognises {path!r}",
         config=where,
         why=f"{'asked' if not found else 'recognised by'}: {names or 'no source is installed'}",
-        fix="name one, e.g. `modelpool.source: NAME`; `fb list sources` shows them",
+        fix="name one: `--source NAME`, or `modelpool.source: NAME`; `fb list sources` shows them",
     )
