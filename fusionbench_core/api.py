@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from fusionbench_core.artefact.complete import complete_state
 from fusionbench_core.artefact.load import is_artefact, load_artefact
@@ -27,7 +27,7 @@ from fusionbench_core.tasks.pool import TaskPool, TaskPoolConfig, build_task_poo
 from fusionbench_core.tasks.result import TaskResult
 from fusionbench_core.tasks.task import Task
 
-Model = Mapping[str, Tensor] | nn.Module | str | Path | Checkpoint
+Model = Mapping[str, Any] | nn.Module | str | Path | Checkpoint
 Tasks = TaskPool | Mapping[str, Task] | str
 
 
@@ -51,7 +51,8 @@ def fuse(
 
     Args:
         method: A registered name, with its parameters as further keyword arguments, or a method.
-        models: Name -> state dict, module, or path; or a sequence of them, named "0", "1", ….
+        models: Name -> state dict, module, path, or reference such as {"source": …, "path": …}; or a
+            sequence of them, named "0", "1", ….
         base: The pre-trained model, of the same kind.
         output: Directory to write to; needed for paths, which are streamed from disk to disk.
         source: Model source that reads the paths; recognised if left out.
@@ -164,6 +165,8 @@ def _kind(models: Mapping[str, Model], base: Model | None) -> str:
 def _kind_of(name: str, model: Model) -> str:
     if isinstance(model, nn.Module):
         return "module"
+    if isinstance(model, Mapping) and isinstance(model.get("path"), str):
+        return "path"
     if isinstance(model, (Mapping, Checkpoint)):
         return "state"
     if isinstance(model, (str, Path)):
@@ -181,18 +184,20 @@ def _pool(
     scope: Scope | None,
     heads: tuple[str, ...],
 ) -> ModelPool:
-    if isinstance(next(iter(models.values())), (str, Path)):
-        section: dict[str, Any] = {
-            "models": {name: str(path) for name, path in models.items()},
-            "heads": heads,
-        }
-        section |= {"base": str(base)} if base is not None else {}
+    if _kind_of("models", next(iter(models.values()))) == "path":
+        references = {name: _reference(model) for name, model in models.items()}
+        section: dict[str, Any] = {"models": references, "heads": heads}
+        section |= {"base": _reference(base)} if base is not None else {}
         section |= {"source": source} if source is not None else {}
         section |= {"scope": scope} if scope is not None else {}
         return build_pool(section, registry)
     pooled = {name: PooledModel(name, content=model) for name, model in models.items()}
     reference = PooledModel("_base_", content=base) if base is not None else None
     return ModelPool(pooled, reference, scope=scope, heads=heads)
+
+
+def _reference(model: Any) -> str | dict[str, Any]:
+    return dict(model) if isinstance(model, Mapping) else str(model)
 
 
 def _tasks(tasks: Tasks | None, registry: Registry) -> TaskPool | None:

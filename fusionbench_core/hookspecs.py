@@ -96,7 +96,7 @@ def fb_run_started(run: Any) -> None:
 
 @hookspec
 def fb_tensor_done(run: Any, step: Any) -> None:
-    """One output tensor is written. `step` is a `PlanStep`. Called from worker threads. Since 1.0."""
+    """One output tensor is written. `step` is a `PlanStep`. Called in the thread that runs. Since 1.0."""
 
 
 @hookspec

@@ -10,10 +10,14 @@ from fusionbench_core.pools.pool import ModelPool, PooledModel
 from fusionbench_core.pools.source import ModelSource
 from fusionbench_core.records import MethodRecord
 
+TRUST = "trust_remote_code"
+"""Never written down: whoever loads an artefact decides for themselves, not whoever made it."""
+
 
 def describe_source(source: ModelSource) -> dict[str, Any]:
     """`name` and `parameters` that open the same model from any working directory."""
     parameters = source.model_dump(mode="json", exclude_defaults=True)
+    parameters.pop(TRUST, None)
     for key, value in parameters.items():
         if isinstance(value, str) and not value.startswith("pkg://") and Path(value).exists():
             parameters[key] = str(Path(value).resolve())

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from fusionbench_core.artefact.builder import BuildContext
+from fusionbench_core.artefact.describe import TRUST
 from fusionbench_core.artefact.manifest import ARCHITECTURE, NAME, Manifest, read_manifest
 from fusionbench_core.checkpoints import open_checkpoint
 from fusionbench_core.checkpoints.fingerprints import fingerprint
@@ -64,7 +65,7 @@ def _source(
             fix="read them with fusionbench_core.open_checkpoint(PATH)",
         )
     cls = registry.load("source", described["name"])
-    parameters = dict(described["parameters"])
+    parameters = {key: value for key, value in described["parameters"].items() if key != TRUST}
     if directory is not None:
         parameters["path"] = str(directory)
     try:

@@ -41,7 +41,9 @@ def compose_values(
 
     registry = default_registry()
     composed = compose(overrides, config_path, config_name, registry)
-    return composed.values, registry, composed.files[0] if composed.files else None
+    typed = any("." in word.partition("=")[0] for word in overrides)
+    # A value that was typed is in no file, so then none is blamed.
+    return composed.values, registry, composed.files[0] if composed.files and not typed else None
 
 
 def compose_run(

@@ -24,7 +24,7 @@ class PlainConsole(Console):
 
     def progress(self, done: int, total: int, text: str = "") -> None:
         tenth = 10 * done // total if total else 10
-        about = text if self._stage == "evaluate" else None
+        about = text if self._stage == "evaluate" or text == "survey" else None
         if self._shown[0] == about and tenth <= self._shown[1]:
             return
         self._shown = (about, tenth)

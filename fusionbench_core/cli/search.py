@@ -11,7 +11,7 @@ from fusionbench_core.registry import default_registry
 
 @click.command(
     "search",
-    epilog=examples("fb search sign conflict", "fb search Yadav", "fb search low rank --json"),
+    epilog=examples("fb search elect sign", "fb search Yadav", "fb search low rank --json"),
 )
 @click.argument("text", nargs=-1, required=True)
 @json_option

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fusionbench_core.config import overrides as override_words
 from fusionbench_core.config.overrides import COMPONENTS, Request
 from fusionbench_core.config.presets import Presets, check_size, unknown_preset
+from fusionbench_core.config.safety import refuse_silent_trust
 from fusionbench_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def compose(
     with Session(presets, request.searchpath, registry, files, root) as session:
         config, used = _assemble(session, root, request, choices)
         values = session.resolve(config)
+    refuse_silent_trust(values, overrides)
     for group in COMPONENTS:
         if group in values:
             values[group] = _section(group, values[group], registry)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fusionbench_core.errors import ConfigError
@@ -50,3 +50,30 @@ def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{key}[{index}]")
     else:
         yield key, node
+
+
+def refuse_silent_trust(values: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Refuse a config that lets a model's own Python files run, unless the user typed that.
+
+    Raises:
+        ConfigError: if `trust_remote_code` is on, and no override says so.
+    """
+    if any("trust_remote_code=" in word.replace(" ", "").replace(":", "=") for word in overrides):
+        return
+    for key, value in _trusting(values, ""):
+        if value not in (False, None):
+            raise ConfigError(
+                "a config file may not switch on trust_remote_code",
+                config=key,
+                why="it would run Python files that come with a model",
+                fix=f"type it yourself, if you have read them: {key}={value}",
+            )
+
+
+def _trusting(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for name, value in items:
+        inner = f"{key}.{name}" if key else str(name)
+        if name == "trust_remote_code":
+            yield inner, value
+        yield from _trusting(value, inner)

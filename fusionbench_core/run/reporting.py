@@ -100,6 +100,8 @@ def _baselines(run: Run) -> dict[str, Any]:
     """Measured or recorded; recorded ones say so. A limit makes recorded ones incomparable, so they go."""
     if run.prepared.config.check_baselines:
         return run.baselines
+    if run.prepared.tasks is not None and run.prepared.tasks.config.limit is not None:
+        return {}
     return {
         kind: {task: {**metrics, "recorded": True} for task, metrics in found.items()}
         for kind, found in run.baselines.items()
