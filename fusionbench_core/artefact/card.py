@@ -7,6 +7,10 @@ import json
 from fusionbench_core.artefact.manifest import Manifest
 from fusionbench_core.records import Paper
 
+NOT_PLAIN = """
+This is a new architecture: other libraries would read a part of it as the old one.
+"""
+
 
 def model_card(manifest: Manifest, paper: Paper | None) -> str:
     """Markdown with a YAML front matter: base models, method, parameters, citation, hash."""
@@ -47,7 +51,7 @@ from fusionbench_core import load
 
 model = load("PATH")
 ```
-
+{NOT_PLAIN if manifest.kind == "module" else ""}
 Seed {manifest.seed}. Content hash `{manifest.content_hash or "none: the members are referenced"}`.
 """
     return "\n".join(front) + "\n" + body

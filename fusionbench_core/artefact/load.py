@@ -11,7 +11,7 @@ from torch import nn
 
 from fusionbench_core.artefact.builder import BuildContext
 from fusionbench_core.artefact.describe import TRUST
-from fusionbench_core.artefact.manifest import ARCHITECTURE, NAME, Manifest, read_manifest
+from fusionbench_core.artefact.manifest import NAME, Manifest, read_manifest
 from fusionbench_core.checkpoints import open_checkpoint
 from fusionbench_core.checkpoints.fingerprints import fingerprint
 from fusionbench_core.config.errors import explain
@@ -41,7 +41,7 @@ def load_artefact(directory: Path, registry: Registry) -> nn.Module:
     builder = registry.load("builder", _name(manifest, directory))
     context = BuildContext(
         arguments=manifest.arguments,
-        skeleton=lambda: _source(manifest.source, registry, directory / ARCHITECTURE).skeleton(),
+        skeleton=lambda: _source(manifest.source, registry, directory).skeleton(),
         member=lambda name: _member(manifest, name, registry),
     )
     module = builder(context)

@@ -13,9 +13,6 @@ from fusionbench_core.errors import CorruptFile, NotFound
 
 NAME = "fusion.json"
 FORMAT = 1
-ARCHITECTURE = "architecture"
-"""Sub-directory of a module's assets. Were they beside the tensors, other libraries would take the new
-module for a model of the old architecture, and load a part of it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 from fusionbench_core.artefact.card import model_card
 from fusionbench_core.artefact.complete import complete_state
 from fusionbench_core.artefact.describe import describe_method, describe_pool, describe_source
-from fusionbench_core.artefact.manifest import ARCHITECTURE, NAME, Manifest
+from fusionbench_core.artefact.manifest import NAME, Manifest
 from fusionbench_core.checkpoints.checkpoint import content_hash, hash_tensor
 from fusionbench_core.checkpoints.fingerprints import fingerprint
 from fusionbench_core.checkpoints.memory import StateDictCheckpoint
@@ -192,10 +192,8 @@ class ArtefactWriter:
     def _finish(self, manifest: Manifest) -> Manifest:
         source = self._pool.reference_model.source
         try:
-            place = self._partial / ARCHITECTURE if manifest.kind == "module" else self._partial
-            place.mkdir(exist_ok=True)
             for asset in source.assets() if source else ():
-                shutil.copyfile(asset, place / asset.name)
+                shutil.copyfile(asset, self._partial / asset.name)
             _state_dtype(self._partial / "config.json", self._options.dtype)
             write_atomically(self._partial / "README.md", model_card(manifest, self._record.paper))
             write_atomically(self._partial / NAME, manifest.to_text())
