@@ -50,24 +50,27 @@ def main() -> None:
         models = make_models(work / "models", SIZES[arguments.size], arguments.models, torch.bfloat16)
         interpreters, notes = _peers() if arguments.peers else ({}, [])
         costs: dict[str, dict[str, list[measure.Cost]]] = {}
+        text = ""
         for method in arguments.methods:
             runners = _runners(method, models, work, arguments.threads, interpreters)
             costs[method] = _rounds(method, runners, arguments.runs, notes)
-    result = _result(arguments, models, costs, notes)
+            text = _save(_result(arguments, models, costs, notes))
+    print(text)
+
+
+def _save(result: dict) -> str:
+    """Write what is known so far; gives the table."""
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "merge.json").write_text(json.dumps(result, indent=1) + "\n")
     text = _markdown(result)
     (RESULTS / "merge.md").write_text(text)
-    (RESULTS / "merge.svg").write_text(
-        bars(
-            [
-                (name, [(row["what"], row["times_limit"]) for row in rows])
-                for name, rows in result["methods"].items()
-            ],
-            label="time to merge, in multiples of the physical limit (logarithmic)",
-        )
-    )
-    print(text)
+    groups = [
+        (name, [(row["what"], row["times_limit"]) for row in rows])
+        for name, rows in result["methods"].items()
+    ]
+    label = "time to merge, in multiples of the physical limit (logarithmic)"
+    (RESULTS / "merge.svg").write_text(bars(groups, label=label))
+    return text
 
 
 def _arguments() -> argparse.Namespace:
