@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from fb_merging.adamerging import AdaMerging, mean_entropy
+from fb_merging.learned.adamerging import AdaMerging, mean_entropy
 from torch import Tensor, nn
 
 from fusionbench_core import (

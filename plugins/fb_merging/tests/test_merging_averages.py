@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fb_merging.simple_average import SimpleAverage
-from fb_merging.task_arithmetic import TaskArithmetic
-from fb_merging.weighted_average import WeightedAverage
+from fb_merging.averages.simple_average import SimpleAverage
+from fb_merging.averages.weighted_average import WeightedAverage
+from fb_merging.task_vectors.task_arithmetic import TaskArithmetic
 from pydantic import ValidationError
 
 from fusionbench_core import ConfigError, Law, fuse

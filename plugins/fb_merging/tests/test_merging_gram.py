@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fb_merging.gram import Gram
+from fb_merging.data_driven.gram import Gram
 from torch import Tensor, nn
 
 from fusionbench_core import Batch, TaskError

@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from fb_merging.plugin import ENTRIES, GRAM, fb_methods, fb_statistics
+from fb_merging.data_driven.records import GRAM
+from fb_merging.plugin import ENTRIES, fb_methods, fb_statistics
 from pydantic import ValidationError
 
 from fusionbench_core import MethodRecord, TensorMethod

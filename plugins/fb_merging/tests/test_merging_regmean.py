@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from fb_merging.regmean import RegMean, solve_nearest_zero
+from fb_merging.data_driven.regmean import RegMean, solve_nearest_zero
 from torch import Tensor, nn
 
 from fusionbench_core import (

@@ -5,10 +5,10 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from fb_merging.combine import DISJOINT, add_all, elect_sign, mean
-from fb_merging.magnitude import MagnitudeThreshold, thresholds_of
-from fb_merging.sparsify import count_kept, keep_largest
-from fb_merging.ties_merging import TiesMerging
+from fb_merging.operations.combine import DISJOINT, add_all, elect_sign, mean
+from fb_merging.operations.magnitude import MagnitudeThreshold, thresholds_of
+from fb_merging.operations.sparsify import count_kept, keep_largest
+from fb_merging.task_vectors.ties_merging import TiesMerging
 from pydantic import ValidationError
 from torch import Tensor
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fb_merging.plugin import GRAM
+from fb_merging.data_driven.records import GRAM
 from fusionbench_core import Batch, Statistic, TaskError, implements
 
 

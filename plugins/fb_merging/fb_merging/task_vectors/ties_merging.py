@@ -9,10 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fb_merging.combine import DISJOINT, elect_sign
-from fb_merging.magnitude import MagnitudeThreshold, thresholds_of
-from fb_merging.plugin import TIES_MERGING
-from fb_merging.sparsify import keep_largest
+from fb_merging.operations.combine import DISJOINT, elect_sign
+from fb_merging.operations.magnitude import MagnitudeThreshold, thresholds_of
+from fb_merging.operations.sparsify import keep_largest
+from fb_merging.task_vectors.records import TIES_MERGING
 from fusionbench_core import Capabilities, TensorGroup, TensorMethod, implements
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fb_merging.combine import mean
-from fb_merging.plugin import SIMPLE_AVERAGE
+from fb_merging.averages.records import SIMPLE_AVERAGE
+from fb_merging.operations.combine import mean
 from fusionbench_core import TensorGroup, TensorMethod, implements
 
 

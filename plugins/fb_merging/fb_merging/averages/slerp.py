@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fb_merging.plugin import SLERP
+from fb_merging.averages.records import SLERP
 from fusionbench_core import TensorGroup, TensorMethod, implements
 
 _BLOCK = 1 << 14

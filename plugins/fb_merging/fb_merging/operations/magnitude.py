@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fb_merging.sparsify import count_kept
+from fb_merging.operations.sparsify import count_kept
 from fusionbench_core import Survey, TensorGroup
 
 DIGITS = (16, 15)

@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fb_merging.combine import mean
-from fb_merging.plugin import REGMEAN
+from fb_merging.data_driven.records import REGMEAN
+from fb_merging.operations.combine import mean
 from fusionbench_core import MethodError, TensorGroup, TensorMethod, implements
 
 

@@ -6,8 +6,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fb_merging.combine import add_all
-from fb_merging.plugin import TASK_ARITHMETIC
+from fb_merging.operations.combine import add_all
+from fb_merging.task_vectors.records import TASK_ARITHMETIC
 from fusionbench_core import TensorGroup, TensorMethod, implements
 
 

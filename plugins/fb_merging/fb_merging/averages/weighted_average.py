@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from fb_merging.combine import weighted_sum
-from fb_merging.plugin import WEIGHTED_AVERAGE
+from fb_merging.averages.records import WEIGHTED_AVERAGE
+from fb_merging.operations.combine import weighted_sum
 from fusionbench_core import Capabilities, ConfigError, Law, TensorGroup, TensorMethod, implements
 
 

@@ -11,8 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fb_merging.parameters import ParameterSpace, frozen
-from fb_merging.plugin import ADAMERGING
+from fb_merging.learned.parameters import ParameterSpace, frozen
+from fb_merging.learned.records import ADAMERGING
 from fusionbench_core import Batch, Fused, FusionJob, MethodError, MissingCapability, ModelMethod, implements
 
 if TYPE_CHECKING:

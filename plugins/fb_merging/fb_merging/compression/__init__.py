@@ -1,0 +1,1 @@
+"""Methods that make a model or its task vector smaller."""

@@ -1,0 +1,1 @@
+"""Methods that take models one after the other."""

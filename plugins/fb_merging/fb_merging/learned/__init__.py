@@ -1,0 +1,1 @@
+"""Methods that learn how to merge by gradient descent."""

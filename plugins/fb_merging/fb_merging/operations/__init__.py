@@ -1,0 +1,1 @@
+"""The small functions that methods are composed of: sparsify, combine, and what they need."""

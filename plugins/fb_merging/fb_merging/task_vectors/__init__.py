@@ -1,0 +1,1 @@
+"""Methods that combine task vectors entry by entry."""
