@@ -34,6 +34,14 @@ class Method(BaseModel):
         """What this method, with these parameters, needs and promises; the record's unless overridden."""
         return self.record.capabilities
 
+    @classmethod
+    def example(cls, models: Sequence[str]) -> Mapping[str, Any]:
+        """Parameters that suit a small pool of these models; the conformance kit checks with them.
+
+        For methods whose defaults do not fit every pool, or would train for long.
+        """
+        return {}
+
     def check(self, models: Sequence[str]) -> None:
         """Check parameters against the models' names (config order), before any weight is read.
 
@@ -64,6 +72,16 @@ class TensorMethod(Method):
         For thresholds, norms and other quantities that need the whole model. None: no survey.
         """
         return None
+
+    def reference(self, group: TensorGroup) -> Tensor:
+        """The same values as :meth:`merge` by the plainest formula there is, in fp64; optional.
+
+        The conformance kit compares the two (FM-221), with the same group, survey included.
+
+        Raises:
+            NotImplementedError: if the author gives none.
+        """
+        raise NotImplementedError
 
 
 class ModelMethod(Method):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
@@ -27,6 +27,14 @@ class ModelSource(BaseModel):
     record: ClassVar[SourceRecord]
 
     path: str = Field(description="local directory or file, a hub id, or pkg://PACKAGE/PATH inside a plugin")
+
+    @classmethod
+    def example(cls, directory: Path) -> Mapping[str, Any] | None:
+        """Parameters of a small model for the conformance kit, written to the empty `directory`.
+
+        It must be the same model whenever it is called, made without a network. None: there is none.
+        """
+        return None
 
     @classmethod
     def recognises(cls, path: str) -> bool:

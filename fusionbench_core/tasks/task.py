@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -85,6 +85,20 @@ class Task(BaseModel):
     record: ClassVar[TaskRecord]
 
     name: str = Field(description="name of the task in reports; the pool fills it in")
+
+    @classmethod
+    def example(cls) -> Mapping[str, Any] | None:
+        """Parameters for the conformance kit, over data that the plugin ships. None: there are none."""
+        return None
+
+    @classmethod
+    def example_trunk(cls) -> nn.Module:
+        """A small trunk that the task of :meth:`example` can be attached to, the same at every call.
+
+        Raises:
+            NotImplementedError: if the author gives none.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def card(self) -> TaskCard:

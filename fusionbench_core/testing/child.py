@@ -1,0 +1,74 @@
+"""The process in which one plugin is checked: reads a request, writes one JSON line an event.
+
+`python -m fusionbench_core.testing.child REQUEST EVENTS`
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fusionbench_core.errors import FusionError
+from fusionbench_core.plugins import Plugin, installed_plugins
+from fusionbench_core.plugins.collection import configure
+from fusionbench_core.registry import default_registry
+from fusionbench_core.testing.execute import run_checks
+from fusionbench_core.testing.sandbox import no_network
+from fusionbench_core.testing.subject import PluginSubject, Subject, subjects_of
+
+
+def main(request: str, events: str) -> None:
+    """Run what the request asks for, skipping pairs that are done."""
+    wanted = json.loads(Path(request).read_text(encoding="utf-8"))
+    done = {(subject, check) for subject, check in wanted["done"]}
+    with open(events, "a", encoding="utf-8", buffering=1) as stream:
+
+        def tell(**event: Any) -> None:
+            stream.write(json.dumps(event) + "\n")
+
+        with no_network():
+            try:
+                subjects = _subjects(wanted)
+            except FusionError as error:
+                tell(error=str(error))
+                return
+            _run(subjects, wanted, done, tell)
+
+
+def _run(subjects: list[Subject], wanted: Mapping[str, Any], done: set, tell: Any) -> None:
+    if wanted["subjects"]:
+        subjects = [subject for subject in subjects if subject.name in wanted["subjects"]]
+    tell(subjects=[subject.name for subject in subjects])
+    results = run_checks(
+        subjects,
+        wanted["level"],
+        expected=wanted["expected"],
+        only=wanted["only"],
+        done=done,
+        failed=wanted["failed"],
+        on_start=lambda subject, check: tell(start=[subject.name, check.id]),
+    )
+    for result in results:
+        tell(result=result.to_json())
+    tell(finished=True)
+
+
+def _subjects(wanted: Mapping[str, Any]) -> list[Subject]:
+    files = [Path(wanted["file"])] if wanted["file"] else []
+    configure(files=files)
+    plugins = installed_plugins()
+    plugin: Plugin | None
+    plugin = list(plugins)[-1] if files else plugins.get(wanted["namespace"])
+    if plugin is None:
+        raise FusionError(f"there is no plugin {wanted['namespace']!r} in the process that checks it")
+    registry = default_registry()
+    if plugin.status != "ok":
+        return [PluginSubject(None, plugin, registry)]
+    return subjects_of(plugin, registry)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,1 @@
+"""A method is its validated parameters: construction, round trips, documentation."""

@@ -1,0 +1,1 @@
+"""The same bits, whatever the seed should not decide."""

@@ -1,0 +1,1 @@
+"""What a stranger sees when something does not fit."""

@@ -1,0 +1,1 @@
+"""No network, no output, no traces in global state, no dangerous calls."""

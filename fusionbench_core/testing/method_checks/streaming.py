@@ -1,0 +1,1 @@
+"""Locality, memory, reading, interruption, artefacts."""

@@ -1,0 +1,1 @@
+"""What is installed: metadata, files, what is left behind."""

@@ -1,0 +1,1 @@
+"""Names, headers, assets, revisions."""

@@ -1,0 +1,1 @@
+"""Tensors, modules, threads, corrupt files."""

@@ -1,0 +1,278 @@
+"""What checks look at: a plugin, or one thing that it declares."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from fusionbench_core.errors import FusionError
+from fusionbench_core.plugins import Plugin
+from fusionbench_core.records import MethodRecord, Record, SourceRecord, TaskRecord
+from fusionbench_core.registry import Registry, default_registry
+from fusionbench_core.testing.check import Inapplicable, Kind, Violation
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from fusionbench_core.methods import Method
+    from fusionbench_core.pools import ModelSource
+    from fusionbench_core.tasks import Task
+    from fusionbench_core.testing.zoo import Case
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """One thing to check.
+
+    Attributes:
+        record: What is declared; None for a plugin as a whole.
+        plugin: Which plugin declares it; None for a class that belongs to none.
+        registry: Everything that is installed.
+    """
+
+    record: Any
+    plugin: Plugin | None
+    registry: Registry
+
+    kind: Kind = dataclasses.field(init=False, default="plugin")
+
+    @property
+    def name(self) -> str:
+        """Full name of the record, or the plugin's namespace."""
+        if self.record is None:
+            return self.plugin.namespace if self.plugin else "?"
+        return self.record.full_name
+
+    @cached_property
+    def cls(self) -> Any:
+        """The class (or function) that the record names."""
+        return self.registry.resolve(self.record)
+
+    @property
+    def source_file(self) -> str:
+        """Path of the file that defines the class."""
+        return inspect.getsourcefile(self.cls) or ""
+
+
+@dataclasses.dataclass(frozen=True)
+class PluginSubject(Subject):
+    """A plugin as a whole: its distribution, its light module, its records."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodSubject(Subject):
+    """A fusion method, and how to run it on the zoo."""
+
+    kind: Kind = dataclasses.field(init=False, default="method")
+
+    def example(self, models: Sequence[str]) -> dict[str, Any]:
+        """The parameters that its author gives for a pool of these models; none by default."""
+        return dict(self.cls.example(tuple(models)))
+
+    def method(self, models: Sequence[str] = (), **parameters: Any) -> Method:
+        """The method, with its example's parameters and these."""
+        return self.cls.model_validate({**self.example(models), **parameters})
+
+    @cached_property
+    def capabilities(self) -> Any:
+        """What it declares with the parameters of its example for three models (or as many as it takes)."""
+        from fusionbench_core.testing.zoo import NAMES
+
+        return self.method(NAMES[: self.count()]).capabilities
+
+    def count(self, wanted: int = 3) -> int:
+        """As many models as `wanted`, or the nearest number that it takes."""
+        declared = self.record.capabilities
+        count = max(wanted, declared.min_models)
+        return count if declared.max_models is None else min(count, declared.max_models)
+
+    @property
+    def streams(self) -> bool:
+        """Whether it is a tensor method that needs nothing but tensors: runs on bare state dicts."""
+        from fusionbench_core.methods import TensorMethod
+
+        return issubclass(self.cls, TensorMethod) and not self.record.capabilities.statistics
+
+    @property
+    def gives_weights(self) -> bool:
+        """Whether the result is weights of the same architecture."""
+        return self.record.capabilities.output == "weights"
+
+    def needs_weights(self) -> None:
+        """Leave a check that is about weights.
+
+        Raises:
+            Inapplicable: if the method gives a module or a predictor.
+        """
+        if not self.gives_weights:
+            raise Inapplicable(f"it gives a {self.record.capabilities.output}, not weights")
+
+    def needs_streaming(self) -> None:
+        """Leave a check that is about methods the engine streams.
+
+        Raises:
+            Inapplicable: if it is none.
+        """
+        if not self.streams:
+            raise Inapplicable("it is no method that the engine streams tensor by tensor")
+
+    def case(self, name: str = "mlp", *, count: int = 3, **options: Any) -> Case:
+        """A case of the zoo with as many models as the method takes."""
+        from fusionbench_core.testing.zoo import case
+
+        return case(name, count=self.count(count), **options)
+
+    def fuse(self, case: Case, **options: Any) -> dict[str, Tensor]:
+        """Fuse a case of the zoo as it is: the result as a state dict. Options as of :meth:`run`."""
+        if self.streams:
+            models, base = case.states()
+            return self.run(models, base, **options)
+        return self.run(case.models, case.base, tasks=case.tasks, **options)
+
+    def run(
+        self,
+        models: Mapping[str, Any],
+        base: Any = None,
+        *,
+        tasks: Mapping[str, Task] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> dict[str, Tensor]:
+        """Fuse state dicts or modules; the result as a state dict.
+
+        Args:
+            models: Name -> state dict, or module.
+            base: The base; left out where the method forbids one.
+            tasks: Given to methods that ask for tasks or statistics.
+            parameters: Parameters on top of the example's.
+            options: Further arguments of `fusionbench_core.fuse`, e.g. `seed`, `engine`.
+        """
+        fused = self.raw(models, base, tasks=tasks, parameters=parameters, **options)
+        return fused if isinstance(fused, dict) else dict(fused.state_dict())
+
+    def raw(
+        self,
+        models: Mapping[str, Any],
+        base: Any = None,
+        *,
+        tasks: Mapping[str, Task] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """What `fusionbench_core.fuse` gives: a state dict or a module. Arguments as of :meth:`run`."""
+        from fusionbench_core.api import fuse
+
+        declared = self.record.capabilities
+        if declared.base == "forbidden":
+            base = None
+        if tasks is not None and (declared.tasks or declared.statistics):
+            options["tasks"] = tasks
+        method = self.method(tuple(models), **(parameters or {}))
+        return fuse(method, models=dict(models), base=base, **options)
+
+    def outputs(self, module: nn.Module, case: Case) -> dict[str, Tensor]:
+        """Task name -> logits `(n, classes)` of a fused module on the case's test data."""
+        import torch
+
+        from fusionbench_core.tasks.attach import attach
+
+        found = {}
+        with torch.no_grad():
+            for name, task in case.tasks.items():
+                batches = list(task.batches("test", labelled=False))
+                attached = attach(task, module).eval()
+                found[name] = torch.cat([attached(**batch.inputs) for batch in batches])
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceSubject(Subject):
+    """A model source."""
+
+    kind: Kind = dataclasses.field(init=False, default="source")
+
+    def source(self, directory: Any, **parameters: Any) -> ModelSource:
+        """The source over the small model that its author's `example` writes into `directory`.
+
+        Raises:
+            Violation: if the author gives no example.
+        """
+        example = self.cls.example(directory)
+        if example is None:
+            raise Violation(
+                "there is no example to check it on: `example(directory)` gives None",
+                reproduce=f"{self.cls.__name__}.example(Path('somewhere'))",
+            )
+        return self.cls.model_validate({**example, **parameters})
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSubject(Subject):
+    """A task evaluator."""
+
+    kind: Kind = dataclasses.field(init=False, default="task")
+
+    def task(self, **parameters: Any) -> Task:
+        """The task over its author's offline example.
+
+        Raises:
+            Violation: if the author gives no example.
+        """
+        example = self.cls.example()
+        if example is None:
+            raise Violation(
+                "there is no example to check it on: `example()` gives None",
+                reproduce=f"{self.cls.__name__}.example()",
+            )
+        return self.cls.model_validate({"name": "example", **example, **parameters})
+
+
+SUBJECTS: dict[type, type[Subject]] = {
+    MethodRecord: MethodSubject,
+    SourceRecord: SourceSubject,
+    TaskRecord: TaskSubject,
+}
+"""Type of a record -> what wraps it for checks."""
+
+
+def subject_of(record: Record, registry: Registry | None = None) -> Subject:
+    """The subject of a record, found among the installed plugins if it is one of theirs.
+
+    Raises:
+        TypeError: if there are no checks for such a record.
+    """
+    registry = registry or default_registry()
+    kind = next((wrap for cls, wrap in SUBJECTS.items() if isinstance(record, cls)), None)
+    if kind is None:
+        raise TypeError(f"there are no checks for a {type(record).__name__}")
+    for plugin in registry.plugins:
+        for declared in (each for records in plugin.records.values() for each in records):
+            if declared == record and (record.origin is None or declared.origin == record.origin):
+                return kind(declared, plugin, registry)
+    return kind(record, None, registry)
+
+
+def subjects_of(plugin: Plugin, registry: Registry) -> list[Subject]:
+    """The plugin itself, then everything it declares that has checks."""
+    found: list[Subject] = [PluginSubject(None, plugin, registry)]
+    for records in plugin.records.values():
+        for record in records:
+            wrap = next((wrap for cls, wrap in SUBJECTS.items() if isinstance(record, cls)), None)
+            if wrap is not None:
+                found.append(wrap(record, plugin, registry))
+    return found
+
+
+def unexpected(error: BaseException) -> str:
+    """An error that a subject should not have raised, in one paragraph."""
+    if isinstance(error, FusionError):
+        return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {error}"
+
+
+def each_full_name(subjects: Iterable[Subject]) -> list[str]:
+    """Names of several subjects."""
+    return [subject.name for subject in subjects]

@@ -1,0 +1,1 @@
+"""Cards, splits, labels, the offline example."""

@@ -1,0 +1,1 @@
+"""What a measurement gives, and what it leaves as it was."""

@@ -1,0 +1,249 @@
+"""Small models made from seeds, with everything in them that trips fusion methods up.
+
+No download, no file: every case is some kilobytes and made in a millisecond.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fusionbench_core.records import TaskRecord, implements
+from fusionbench_core.tasks import Batch, ClassificationTask, TaskCard
+
+NAMES = ("alpha", "beta", "gamma", "delta", "epsilon")
+"""Names of the models of a case, in config order; not the alphabetical one."""
+
+WIDTH, CLASSES, VOCABULARY, LENGTH = 8, 3, 11, 5
+
+
+@dataclass(frozen=True)
+class Case:
+    """A base and models fine-tuned from it.
+
+    Attributes:
+        name: Name of the architecture.
+        base: The pre-trained module.
+        models: Name -> module of the same architecture.
+        tasks: Task name -> task that a model of this architecture can be measured on.
+    """
+
+    name: str
+    base: nn.Module
+    models: Mapping[str, nn.Module]
+    tasks: Mapping[str, ClassificationTask] = field(default_factory=dict)
+
+    def states(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
+        """The models and the base as state dicts; the tensors are copies, tied where they were."""
+        return {name: state_of(model) for name, model in self.models.items()}, state_of(self.base)
+
+
+class Mlp(nn.Module):
+    """Two linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)])
+        self.norm = nn.LayerNorm(WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(n, WIDTH)` in and out."""
+        for layer in self.layers:
+            x = F.relu(layer(x))
+        return self.norm(x)
+
+
+class ConvBn(nn.Module):
+    """A convolution with batch normalisation: float and integer buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, WIDTH, 3, padding=1)
+        self.bn = nn.BatchNorm2d(WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(n, WIDTH)` in and out, through a picture of one row."""
+        return F.relu(self.bn(self.conv(x[:, None, None, :]))).mean(dim=(2, 3))
+
+
+class TiedLm(nn.Module):
+    """A language model in small: tied embeddings, position ids, a mask, a scalar, an empty tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(VOCABULARY, WIDTH)
+        self.block = nn.Linear(WIDTH, WIDTH)
+        self.head = nn.Linear(WIDTH, VOCABULARY, bias=False)
+        self.head.weight = self.embed.weight
+        self.scale = nn.Parameter(torch.tensor(1.0))
+        self.one = nn.Parameter(torch.zeros(1))
+        self.prompt = nn.Parameter(torch.zeros(0, WIDTH))
+        self.register_buffer("positions", torch.arange(LENGTH))
+        self.register_buffer("mask", torch.tensor([True] * (LENGTH - 1) + [False]))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """`(n, LENGTH)` token ids in, logits `(n, VOCABULARY)` out."""
+        hidden = (self.embed(tokens) * self.mask[None, :, None]).mean(1)
+        return self.head(F.relu(self.block(hidden)) * self.scale + self.one)
+
+
+class VitTiny(nn.Module):
+    """Transformer blocks with the names of a vision transformer in transformers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embeddings = nn.Module()
+        self.embeddings.class_embedding = nn.Parameter(torch.zeros(WIDTH))
+        self.embeddings.register_buffer("position_ids", torch.arange(2)[None])
+        self.encoder = nn.Module()
+        self.encoder.layers = nn.ModuleList(_block() for _ in range(3))
+        self.post_layernorm = nn.LayerNorm(WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(n, WIDTH)` in and out."""
+        x = x + self.embeddings.class_embedding
+        for layer in self.encoder.layers:
+            x = x + layer.mlp(layer.norm(x))
+        return self.post_layernorm(x)
+
+
+def _block() -> nn.Module:
+    block = nn.Module()
+    block.norm = nn.LayerNorm(WIDTH)
+    block.mlp = nn.Sequential(nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, WIDTH))
+    return block
+
+
+ZOO_TASK = TaskRecord(
+    name="zoo_task",
+    target="fusionbench_core.testing.zoo:ZooTask",
+    summary="three clusters of points, for the conformance kit",
+    provides=("evaluate", "batches", "labels", "logits", "loss"),
+    metrics=("accuracy", "loss"),
+)
+
+
+@implements(ZOO_TASK)
+class ZooTask(ClassificationTask):
+    """Clusters around three corners, rotated by a task's own matrix; the head is fixed."""
+
+    seed: int = 0
+    samples: int = 48
+    tokens: bool = False
+
+    def card(self) -> TaskCard:
+        splits = dict.fromkeys(("train", "validation", "test"), self.samples)
+        return TaskCard(title="Zoo", version=1, source="drawn here", licence="CC0", splits=splits)
+
+    def attach(self, trunk: nn.Module) -> nn.Module:
+        return Attached(trunk, self.seed, VOCABULARY if self.tokens else WIDTH)
+
+    def batches(self, split, *, labelled, limit=None, seed=None, batch_size=64) -> Iterator[Batch]:
+        generator = torch.Generator().manual_seed(
+            1000 * self.seed + ("train", "validation", "test").index(split)
+        )
+        count = min(self.samples, limit or self.samples)
+        labels = torch.arange(self.samples) % CLASSES
+        if self.tokens:
+            noise = torch.randint(0, 3, (self.samples, LENGTH), generator=generator)
+            inputs = {"tokens": (labels[:, None] * 3 + noise + self.seed) % VOCABULARY}
+        else:
+            noise = torch.randn(self.samples, WIDTH, generator=generator)
+            inputs = {"x": noise + 2 * F.one_hot((labels + self.seed) % WIDTH, WIDTH)}
+        order = torch.arange(count)
+        if seed is not None:
+            order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+        for rows in order.split(batch_size):
+            taken = {name: tensor[rows] for name, tensor in inputs.items()}
+            yield Batch(taken, labels[rows] if labelled else None, rows)
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+
+class Attached(nn.Module):
+    """A trunk with a fixed linear head."""
+
+    def __init__(self, trunk: nn.Module, seed: int, width: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        generator = torch.Generator().manual_seed(77 + seed)
+        self.register_buffer("head", torch.randn(CLASSES, width, generator=generator))
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        # Whatever precision the trunk has, the head is fp32.
+        dtype = next(self.trunk.parameters()).dtype
+        cast = [value.to(dtype) if value.is_floating_point() else value for value in inputs.values()]
+        return self.trunk(*cast).float() @ self.head.T
+
+
+ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
+    "mlp": Mlp,
+    "conv_bn": ConvBn,
+    "tied_lm": TiedLm,
+    "vit_tiny": VitTiny,
+}
+"""Name -> what makes a module of it."""
+
+
+def case(
+    name: str = "mlp", *, count: int = 3, dtype: torch.dtype = torch.float32, seed: int = 0, samples: int = 48
+) -> Case:
+    """A case of the zoo.
+
+    Args:
+        name: `mlp`, `conv_bn`, `tied_lm` or `vit_tiny`.
+        count: Number of models, at most five.
+        dtype: Floating dtype of all of them.
+        seed: Another seed gives other weights.
+        samples: Samples a split of each task.
+    """
+    base, *models = (_module(name, dtype, seed, index) for index in range(count + 1))
+    named = dict(zip(NAMES, models))
+    tasks = {
+        task: ZooTask(name=task, seed=index, samples=samples, tokens=name == "tied_lm")
+        for index, task in enumerate(named)
+    }
+    return Case(name, base, named, tasks)
+
+
+def _module(name: str, dtype: torch.dtype, seed: int, index: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        module = ARCHITECTURES[name]()
+    start = _draw(name, seed, 0)
+    change = _draw(name, seed, index)
+    with torch.no_grad():
+        for key, tensor in module.state_dict().items():
+            if tensor.is_floating_point() and key in start:
+                value = start[key] + (0.1 * change[key] if index else 0)
+                # Variances of batch normalisation are positive.
+                tensor.copy_(value.abs() + 0.5 if key.endswith("running_var") else value)
+    return module.to(dtype).eval().requires_grad_(False)
+
+
+@lru_cache(maxsize=64)
+def _draw(name: str, seed: int, index: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(10_000 * seed + 100 * index + list(ARCHITECTURES).index(name))
+    with torch.random.fork_rng(devices=[]):
+        state = ARCHITECTURES[name]().state_dict()
+    return {
+        key: torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+        for key, tensor in state.items()
+        if tensor.is_floating_point() and key != "head.weight"
+    }
+
+
+def state_of(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of a module's state dict; names that shared storage share it again."""
+    copies: dict[tuple[int, tuple[int, ...]], Tensor] = {}
+    state = {}
+    for key, tensor in module.state_dict().items():
+        identity = (tensor.data_ptr(), tuple(tensor.shape)) if tensor.numel() else (id(tensor), ())
+        state[key] = copies.setdefault(identity, tensor.clone()) if tensor.numel() else tensor.clone()
+    return state

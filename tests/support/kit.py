@@ -1,0 +1,41 @@
+"""What the tests of the conformance kit share: run the kit on one record, and say what it caught."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fusionbench_core.plugins import Plugin
+from fusionbench_core.records import Origin, Record
+from fusionbench_core.registry import Registry
+from fusionbench_core.testing import run_checks
+from fusionbench_core.testing.result import FAILING, Result
+from fusionbench_core.testing.subject import Subject, subjects_of
+
+KINDS = {"MethodRecord": "method", "SourceRecord": "source", "TaskRecord": "task"}
+
+
+def subject(record: Record) -> Subject:
+    """A record as the kit sees it when a plugin called `faulty` declares it."""
+    kind = KINDS[type(record).__name__]
+    origin = Origin(namespace="faulty", distribution="fb-faulty", version="1.0", module="faulty")
+    owned = type(record)(**{**vars(record), "origin": origin})
+    plugin = Plugin(
+        namespace="faulty",
+        distribution="fb-faulty",
+        version="1.0",
+        module=record.target.partition(":")[0],
+        status="ok",
+        records={kind: (owned,)},
+    )
+    return subjects_of(plugin, Registry([plugin]))[1]
+
+
+def results(record: Record, level: str = "fast", only: Iterable[str] = ()) -> list[Result]:
+    """All results of a record at a level."""
+    return list(run_checks([subject(record)], level, only=only))
+
+
+def caught(record: Record, *full: str) -> set[str]:
+    """IDs of the checks that a record fails: all fast ones, and those of the full level that are named."""
+    found = results(record) + (results(record, "full", full) if full else [])
+    return {result.check for result in found if result.status in FAILING}
