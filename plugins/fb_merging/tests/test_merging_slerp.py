@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from fb_merging.averages.slerp import Slerp, cosine_similarity
+from fb_merging.averages.slerp import Slerp
+from fb_merging.operations.vectors import cosine_similarity
 from pydantic import ValidationError
 
 from fusionbench_core import MissingCapability, fuse

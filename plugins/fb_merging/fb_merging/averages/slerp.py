@@ -9,10 +9,8 @@ from pydantic import Field
 from torch import Tensor
 
 from fb_merging.averages.records import SLERP
+from fb_merging.operations.vectors import cosine_similarity
 from fusionbench_core import TensorGroup, TensorMethod, implements
-
-_BLOCK = 1 << 14
-"""Entries multiplied at a time; torch sums so few in one thread, so the thread count changes no bit."""
 
 
 @implements(SLERP)
@@ -52,18 +50,3 @@ class Slerp(TensorMethod):
         angle = math.acos(cosine)
         weights = (math.sin((1 - self.t) * angle), math.sin(self.t * angle))
         return first * (weights[0] / math.sin(angle)) + second * (weights[1] / math.sin(angle))
-
-
-def cosine_similarity(a: Tensor, b: Tensor) -> float | None:
-    """Cosine of the angle between two tensors seen as vectors, in fp64; None if one of them is 0."""
-    norm = math.sqrt(_dot(a, a)) * math.sqrt(_dot(b, b))
-    if norm == 0:
-        return None
-    cosine = _dot(a, b) / norm
-    # Not min and max, which would turn NaN into a bound.
-    return cosine if abs(cosine) <= 1 or math.isnan(cosine) else math.copysign(1.0, cosine)
-
-
-def _dot(a: Tensor, b: Tensor) -> float:
-    pairs = zip(a.reshape(-1).split(_BLOCK), b.reshape(-1).split(_BLOCK))
-    return math.fsum(float((x.double() * y.double()).sum()) for x, y in pairs)
