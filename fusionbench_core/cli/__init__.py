@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from fusionbench_core.cli.group import OPTIONS, Fb, Lazy
+from fusionbench_core.cli.group import OPTIONS, Fb
 from fusionbench_core.cli.help import examples
+from fusionbench_core.cli.lazy import Lazy
 
 COMMANDS = {
     "run": Lazy("fusionbench_core.cli.run", "Fuse a model pool, evaluate it and write a report."),
@@ -14,7 +15,7 @@ COMMANDS = {
     "list": Lazy("fusionbench_core.cli.list", "List methods, tasks, sources, presets and more."),
     "show": Lazy("fusionbench_core.cli.show", "Explain one method, task, source or preset."),
     "search": Lazy("fusionbench_core.cli.search", "Find methods, tasks and others by words."),
-    "plugin": Lazy("fusionbench_core.cli.plugin", "List, inspect, enable and disable plugins."),
+    "plugin": Lazy("fusionbench_core.cli.plugin", "List, inspect, check, make, enable and disable plugins."),
     "doctor": Lazy("fusionbench_core.cli.doctor", "Check this installation and say how to mend it."),
     "completion": Lazy("fusionbench_core.cli.completion", "Print a completion script for your shell."),
 }

@@ -1,24 +1,18 @@
-"""A click group that knows its commands by name and imports one only when it runs."""
+"""The top-level click group: built-in commands known by name, then those of plugins."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from fusionbench_core.cli.lazy import LazyGroup
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from fusionbench_core.records import CommandRecord
-
-
-class Lazy(NamedTuple):
-    """Where a command lives, and its one line in the listing."""
-
-    module: str
-    help: str
 
 
 OPTIONS = "fusionbench.options"
@@ -27,26 +21,23 @@ OPTIONS = "fusionbench.options"
 _FLAGS = ("--no-plugins", "--trace-hooks")
 
 
-class Fb(click.Group):
+class Fb(LazyGroup):
     """The top-level group: lazy built-in commands, then those of plugins.
 
     Args:
         lazy: Built-in commands; a plugin cannot take their names.
     """
 
-    def __init__(self, *args: Any, lazy: Mapping[str, Lazy], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.lazy = lazy
-
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, hoist(args))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*self.lazy, *(name for name, _ in self._of_plugins())]
+        return [*super().list_commands(ctx), *(name for name, _ in self._of_plugins())]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in self.lazy:
-            return importlib.import_module(self.lazy[cmd_name].module).command
+        built_in = super().get_command(ctx, cmd_name)
+        if built_in is not None:
+            return built_in
         from fusionbench_core.errors import PluginBroken, UnknownName
         from fusionbench_core.registry import default_registry
         from fusionbench_core.suggest import did_you_mean
@@ -70,8 +61,7 @@ class Fb(click.Group):
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, command.help) for name, command in self.lazy.items()])
+        super().format_commands(ctx, formatter)
         extra = self._of_plugins()
         if extra:
             with formatter.section("Commands of plugins"):

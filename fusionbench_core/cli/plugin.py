@@ -8,17 +8,25 @@ import click
 
 from fusionbench_core.cli import complete
 from fusionbench_core.cli.help import examples
+from fusionbench_core.cli.lazy import Lazy, LazyGroup
 from fusionbench_core.cli.output import emit_json, facts, json_option, table
 from fusionbench_core.hookspecs import DECLARATIONS
 from fusionbench_core.plugins import Plugin, find, installed_plugins, settings
 
+COMMANDS = {
+    "check": Lazy("fusionbench_core.cli.plugin_check", "Run the conformance checks on a plugin."),
+}
+"""Commands in modules of their own, each named `command`."""
+
 
 @click.group(
     "plugin",
+    cls=LazyGroup,
+    lazy=COMMANDS,
     epilog=examples("fb plugin list", "fb plugin info merging", "fb plugin disable nlp_tasks"),
 )
 def command() -> None:
-    """List, inspect, enable and disable plugins."""
+    """List, inspect, check, make, enable and disable plugins."""
 
 
 @command.command("list", epilog=examples("fb plugin list", "fb plugin list --json"))

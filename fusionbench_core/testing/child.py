@@ -21,7 +21,7 @@ from fusionbench_core.testing.subject import PluginSubject, Subject, subjects_of
 
 
 def main(request: str, events: str) -> None:
-    """Run what the request asks for, skipping pairs that are done."""
+    """List the subjects, or run what the request asks for but the pairs that are done."""
     wanted = json.loads(Path(request).read_text(encoding="utf-8"))
     done = {(subject, check) for subject, check in wanted["done"]}
     with open(events, "a", encoding="utf-8", buffering=1) as stream:
@@ -42,6 +42,8 @@ def _run(subjects: list[Subject], wanted: Mapping[str, Any], done: set, tell: An
     if wanted["subjects"]:
         subjects = [subject for subject in subjects if subject.name in wanted["subjects"]]
     tell(subjects=[subject.name for subject in subjects])
+    if wanted["list"]:
+        return
     results = run_checks(
         subjects,
         wanted["level"],

@@ -105,6 +105,7 @@ def check_plugin(
         "expected": {name: dict(each) for name, each in (expected_failures or {}).items()},
         "done": [],
         "failed": {},
+        "list": False,
     }
     with tempfile.TemporaryDirectory(prefix="fb-check-") as scratch:
         results = list(_all(request, Path(scratch), jobs, time_limit, on_result))
@@ -193,7 +194,7 @@ def _known(only: Iterable[str]) -> list[str]:
 def _all(
     request: dict[str, Any], scratch: Path, jobs: int, time_limit: float, on_result: Callable[[Result], None]
 ) -> Iterator[Result]:
-    if jobs <= 1:
+    if jobs <= 1 or len(request["subjects"]) == 1:
         yield from _one(request, scratch / "0", time_limit, on_result)
         return
     names = _names(request, scratch / "names", time_limit)
@@ -216,7 +217,7 @@ def _all(
 
 
 def _names(request: dict[str, Any], home: Path, time_limit: float) -> list[str]:
-    events = _Child({**request, "only": ["FP-000"]}, home, time_limit).events()
+    events = _Child({**request, "list": True}, home, time_limit).events()
     return next((event["subjects"] for event in events if "subjects" in event), [])
 
 
