@@ -31,7 +31,7 @@ from peers import PEERS
 from picture import bars
 
 import fusionbench_core
-from fusionbench_core.engine.options import available_cpus
+from fusionbench_core.processors import available_cpus
 
 RESULTS = Path(__file__).parent / "results"
 LIMIT, ENGINE, RUN = "limit", "engine", "fb run"

@@ -73,7 +73,7 @@ def command(
     Every plugin is checked in a process of its own: without network, in a temporary home, with a time limit.
     The exit status is 0 if all required checks passed, and 1 otherwise.
     """
-    from fusionbench_core.engine.options import available_cpus
+    from fusionbench_core.processors import available_cpus
     from fusionbench_core.testing.formats import FORMATS, as_badge, as_json
     from fusionbench_core.testing.supervise import check_plugin
 

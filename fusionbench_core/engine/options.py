@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 
-
-def available_cpus() -> int:
-    """Number of processors this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from fusionbench_core.processors import available_cpus
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from pydantic import ValidationError
 from fusionbench_core.config.errors import explain
 from fusionbench_core.config.schema import EngineConfig, FabricConfig, RunConfig
 from fusionbench_core.dtypes import parse_dtype
-from fusionbench_core.engine.options import EngineOptions, available_cpus
+from fusionbench_core.engine.options import EngineOptions
 from fusionbench_core.engine.sizes import available_memory, parse_size
 from fusionbench_core.errors import ConfigError, MissingCapability
 from fusionbench_core.methods.method import Method, ModelMethod, TensorMethod
 from fusionbench_core.pools.config import build_pool
 from fusionbench_core.pools.pool import ModelPool
+from fusionbench_core.processors import available_cpus
 from fusionbench_core.records import MethodRecord
 from fusionbench_core.registry import Registry
 from fusionbench_core.tasks.pool import TaskPool, build_task_pool
