@@ -91,3 +91,28 @@ def assert_near() -> Callable[..., None]:
             assert max(apart, default=0.0) <= bound, name
 
     return check
+
+
+@pytest.fixture
+def matrix_reference() -> Callable[..., State]:
+    """`matrix_reference(models, base, combine, factor=1.0)`: what methods for matrices give, in float64.
+
+    `combine` gets the task matrices as float64 numpy arrays; tensors that are no matrix get their mean.
+    """
+
+    def make(models: Mapping[str, State], base: State, combine: Callable, factor: float = 1.0) -> State:
+        result = dict(base)
+        for name, tensor in base.items():
+            if not tensor.is_floating_point():
+                continue
+            # What the engine computes on: differences in fp32, unless the model is in fp64.
+            work = torch.promote_types(tensor.dtype, torch.float32)
+            deltas = [(model[name].to(work) - tensor.to(work)).double() for model in models.values()]
+            if tensor.ndim == 2 and tensor.numel():
+                update = torch.from_numpy(combine([delta.numpy() for delta in deltas]))
+            else:
+                update = torch.stack(deltas).mean(0)
+            result[name] = tensor.double() + factor * update
+        return result
+
+    return make

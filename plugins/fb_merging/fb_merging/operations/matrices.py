@@ -1,0 +1,52 @@
+"""What methods that factorise weight matrices share: which tensors are matrices, and what the others get."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fb_merging.operations.combine import mean
+from fusionbench_core import TensorGroup
+
+Excluded = Annotated[
+    tuple[str, ...],
+    Field(description="glob patterns of matrices to average like the other tensors, e.g. of embeddings"),
+]
+
+
+def is_matrix(group: TensorGroup, exclude: Sequence[str] = ()) -> bool:
+    """Whether a tensor has two dimensions, both not empty, and a name that no pattern excludes."""
+    named = any(fnmatchcase(group.name, pattern) for pattern in exclude)
+    return len(group.shape) == 2 and 0 not in group.shape and not named
+
+
+def add_matrix_update(
+    group: TensorGroup,
+    combine: Callable[[list[Tensor]], Tensor],
+    *,
+    exclude: Sequence[str] = (),
+    scaling_factor: float = 1.0,
+) -> Tensor:
+    """The base plus the scaled update: `combine` of all task matrices, or the mean if it is no matrix.
+
+    `combine` gives any floating dtype. It is not called where no model differs from the base, frozen layers
+    and embeddings say: such a tensor is the base's.
+    """
+    deltas = group.deltas
+    if not any(bool(delta.any()) for delta in deltas):
+        return group.base
+    update = combine(deltas) if is_matrix(group, exclude) else mean(deltas)
+    return torch.add(group.base, update.to(group.base.dtype), alpha=scaling_factor)
+
+
+def wide_sum(matrices: Sequence[Tensor]) -> Tensor:
+    """Their sum in fp64, so that its smallest singular values are not the rounding of the sum."""
+    total = matrices[0].double().clone()
+    for matrix in matrices[1:]:
+        total += matrix
+    return total

@@ -1,0 +1,141 @@
+"""Factorisations of matrices: exact and randomised, always in fp64.
+
+fp32 weights in, fp64 factors out: what methods do with the smallest singular values then rests on the
+weights, not on the rounding of the factorisation, and costs little more time than fp32 does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fusionbench_core import MethodError
+
+Factorization = Annotated[
+    Literal["exact", "randomized"],
+    Field(description="exact, or randomized: the leading singular triplets from a random sketch, faster"),
+]
+Oversampling = Annotated[
+    int, Field(ge=0, description="columns of the random sketch beyond the triplets wanted (randomized)")
+]
+PowerIterations = Annotated[
+    int, Field(ge=0, description="power iterations that sharpen the random sketch (randomized)")
+]
+
+
+@dataclass(frozen=True)
+class Factors:
+    r"""$A = U\,\mathrm{diag}(s)\,V^\top$ without the null space: all $r$ singular values are positive.
+
+    Attributes:
+        u: fp64 `(m, r)`, orthonormal columns.
+        s: fp64 `(r,)`, descending.
+        vh: fp64 `(r, n)`, orthonormal rows.
+    """
+
+    u: Tensor
+    s: Tensor
+    vh: Tensor
+
+    def top(self, rank: int) -> Factors:
+        """The leading triplets, `rank` of them at most."""
+        return Factors(self.u[:, :rank], self.s[:rank], self.vh[:rank])
+
+    def product(self) -> Tensor:
+        """fp64 `(m, n)`."""
+        return (self.u * self.s) @ self.vh
+
+
+def svd(matrix: Tensor, magnitude: float = 0.0) -> Factors:
+    """The compact singular value decomposition of an `(m, n)` matrix.
+
+    Singular values below `max(m, n) * eps * s[0]` are rounding errors of this computation, their vectors
+    are arbitrary: they are left out, so the zero matrix has no triplet at all.
+
+    Args:
+        matrix: `(m, n)`.
+        magnitude: Norm of what the matrix is a small rest of, whose rounding errors it has: it takes the
+            place of `s[0]` if it is larger.
+
+    Raises:
+        MethodError: if it does not converge.
+    """
+    try:
+        u, s, vh = torch.linalg.svd(matrix.double(), full_matrices=False)
+    except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
+        raise _failed(matrix, error) from error
+    largest = max(float(s[0]), magnitude) if len(s) else 0.0
+    rank = int((s > max(matrix.shape) * torch.finfo(s.dtype).eps * largest).sum())
+    return Factors(u, s, vh).top(rank)
+
+
+def randomized_svd(
+    matrix: Tensor, rank: int, uniform: Tensor, *, oversampling: int = 10, power_iterations: int = 2
+) -> Factors:
+    r"""Approximate leading triplets of an `(m, n)` matrix, from its products with few random vectors.
+
+    With $k$ triplets wanted, $p$ vectors more and $q$ power iterations, the expected spectral error of the
+    sketch is at most (Theorems 10.6 and 9.2 of the reference, for Gaussian vectors; ours are uniform)
+
+    $$\left(1 + \sqrt{\tfrac{k}{p-1}} + \tfrac{e\sqrt{k+p}}{p}\sqrt{\min(m,n)-k}\right)^{1/(2q+1)}
+      \sigma_{k+1}$$
+
+    where an exact decomposition has $\sigma_{k+1}$: good where the spectrum falls, poor where it is flat.
+
+    Args:
+        matrix: `(m, n)`.
+        rank: Triplets wanted.
+        uniform: Random numbers in [0, 1), `(m, n)`; only the first rows are looked at.
+        oversampling: $p$.
+        power_iterations: $q$.
+
+    Reference:
+        Halko et al., Finding structure with randomness, SIAM Review 2011, arXiv:0909.4061.
+    """
+    wide = matrix.double()
+    columns = min(rank + oversampling, *matrix.shape)
+    sketch = _orthonormal(wide @ uniform[:columns].double().mul(2).sub(1).T)
+    for _ in range(power_iterations):
+        sketch = _orthonormal(wide @ _orthonormal(wide.T @ sketch))
+    small = svd(sketch.T @ wide).top(rank)
+    return Factors(sketch @ small.u, small.s, small.vh)
+
+
+def polar(matrix: Tensor) -> Tensor:
+    r"""The nearest (partial) isometry $U V^\top$: all singular values 1, the null space left alone."""
+    factors = svd(matrix)
+    return factors.u @ factors.vh
+
+
+def column_basis(matrices: Sequence[Tensor]) -> Tensor:
+    """Left singular vectors of all matrices put side by side, fp64 `(m, r)`.
+
+    Raises:
+        MethodError: if the decomposition does not converge.
+    """
+    return column_factors(matrices)[0]
+
+
+def column_factors(matrices: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Left singular vectors `(m, r)` and singular values `(r,)` of all matrices put side by side."""
+    # The triangular factor of the transpose has the same ones, and is never wider than it is tall.
+    tall = torch.cat([matrix.double().T for matrix in matrices])
+    factors = svd(torch.linalg.qr(tall, mode="r").R.T)
+    return factors.u, factors.s
+
+
+def _orthonormal(columns: Tensor) -> Tensor:
+    return torch.linalg.qr(columns).Q
+
+
+def _failed(matrix: Tensor, error: Exception) -> MethodError:
+    return MethodError(
+        f"the singular value decomposition of a matrix of shape {list(matrix.shape)} did not converge",
+        why=str(error).splitlines()[0],
+        fix="average this tensor instead: name it in `exclude`",
+    )

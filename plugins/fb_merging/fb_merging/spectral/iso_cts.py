@@ -1,0 +1,70 @@
+"""Isotropic merging in the common and in task-specific subspaces."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fb_merging.operations.matrices import Excluded, add_matrix_update, wide_sum
+from fb_merging.operations.svd import Factors, polar, svd
+from fb_merging.spectral.records import ISO_CTS
+from fusionbench_core import TensorGroup, TensorMethod, implements
+
+
+@implements(ISO_CTS)
+class IsoCts(TensorMethod):
+    r"""Like Iso-C, but the weakest directions of the sum give way to directions of single tasks.
+
+    With $\Delta_t = \theta_t - \theta_0$ and $r = \min(m, n)$: $U, \Sigma, V$ are the leading $r - T n_t$
+    triplets of $\sum_t \Delta_t$, and $U_t, \Sigma_t, V_t$ the leading $n_t$ triplets of
+    $\Delta_t - U U^\top \Delta_t$. All of them, made orthonormal together, get one singular value:
+
+    $$\theta = \theta_0 + \alpha\,\bar\sigma\,\operatorname{polar}([U_1 \dots U_T\; U])\,
+      \operatorname{polar}([V_1 \dots V_T\; V])^\top, \qquad
+      \bar\sigma = \operatorname{mean}(\Sigma_1, \dots, \Sigma_T, \Sigma)$$
+
+    Notes:
+        $n_t$ is $(r - \lfloor \text{common\_space\_fraction} \cdot r \rfloor) / T$, rounded to the nearest
+        integer, as in the authors' code and in FusionBench; small matrices may get none, which is Iso-C.
+        Tensors that are no matrix get the mean task vector, which $\alpha$ scales too.
+        Triplets of singular value 0 have arbitrary vectors and are left out, also of the mean.
+        The authors choose $\alpha$ on validation data.
+
+    Reference:
+        Marczak et al., No Task Left Behind, ICML 2025, arXiv:2502.04959.
+    """
+
+    common_space_fraction: float = Field(
+        default=0.8, ge=0, le=1, description="fraction of the directions that are the sum's"
+    )
+    scaling_factor: float = Field(default=1.0, description="α: multiplies the merged task vector")
+    exclude: Excluded = ()
+
+    def merge(self, group: TensorGroup) -> Tensor:
+        return add_matrix_update(
+            group, self._combine, exclude=self.exclude, scaling_factor=self.scaling_factor
+        )
+
+    def _combine(self, deltas: list[Tensor]) -> Tensor:
+        each = task_dimensions(min(deltas[0].shape), len(deltas), self.common_space_fraction)
+        common = svd(wide_sum(deltas)).top(min(deltas[0].shape) - each * len(deltas))
+        parts = [*(_own_directions(delta, common.u).top(each) for delta in deltas if each), common]
+        s = torch.cat([part.s for part in parts])
+        if not len(s):
+            return torch.zeros_like(deltas[0])
+        u = polar(torch.cat([part.u for part in parts], dim=1))
+        vh = polar(torch.cat([part.vh for part in parts]))
+        return u @ vh * float(s.mean())
+
+
+def task_dimensions(rank: int, tasks: int, common_space_fraction: float) -> int:
+    """How many of `rank` directions each task gets for itself."""
+    wanted = round((rank - int(rank * common_space_fraction)) / tasks)
+    return min(wanted, rank // tasks)
+
+
+def _own_directions(delta: Tensor, common: Tensor) -> Factors:
+    """What a task matrix does outside of the common column space."""
+    wide = delta.double()
+    return svd(wide - common @ (common.T @ wide), magnitude=float(torch.linalg.matrix_norm(wide)))

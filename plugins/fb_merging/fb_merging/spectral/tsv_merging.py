@@ -1,0 +1,84 @@
+"""Merging of task singular vectors."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fb_merging.operations.matrices import Excluded, add_matrix_update
+from fb_merging.operations.svd import (
+    Factorization,
+    Factors,
+    Oversampling,
+    PowerIterations,
+    polar,
+    randomized_svd,
+    svd,
+)
+from fb_merging.spectral.records import TSV_MERGING
+from fusionbench_core import Capabilities, TensorGroup, TensorMethod, implements
+
+
+@implements(TSV_MERGING)
+class TsvMerging(TensorMethod):
+    r"""Keep the leading singular vectors of each task matrix, and make those of different tasks orthogonal.
+
+    With $\Delta_t = \theta_t - \theta_0 = U_t \Sigma_t V_t^\top$, each cut to the leading
+    $k = \min(m, n) / T$ triplets, and $\operatorname{polar}(A)$ the orthogonal factor of $A$:
+
+    $$\theta = \theta_0 + \alpha\,\operatorname{polar}([U_1 \dots U_T])\,
+      \operatorname{diag}(\Sigma_1, \dots, \Sigma_T)\,\operatorname{polar}([V_1 \dots V_T])^\top$$
+
+    Notes:
+        Tensors that are no matrix get the mean task vector, which $\alpha$ scales too, as in the authors'
+        code and in FusionBench. $k$ is rounded down, but is at least 1.
+        Triplets of singular value 0 have arbitrary vectors and are left out.
+        `factorization="randomized"` finds the $k$ triplets of each task from a random sketch.
+
+    Reference:
+        Gargiulo et al., Task Singular Vectors, CVPR 2025, arXiv:2412.00081.
+    """
+
+    scaling_factor: float = Field(default=1.0, description="α: multiplies the merged task vector")
+    exclude: Excluded = ()
+    factorization: Factorization = "exact"
+    oversampling: Oversampling = 10
+    power_iterations: PowerIterations = 2
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The record's; a random sketch makes the result depend on the seed."""
+        return dataclasses.replace(self.record.capabilities, random=self.factorization == "randomized")
+
+    def merge(self, group: TensorGroup) -> Tensor:
+        def combine(deltas: list[Tensor]) -> Tensor:
+            return merge_singular_vectors([self._leading(group, *each) for each in zip(group.names, deltas)])
+
+        return add_matrix_update(group, combine, exclude=self.exclude, scaling_factor=self.scaling_factor)
+
+    def _leading(self, group: TensorGroup, model: str, delta: Tensor) -> Factors:
+        rank = rank_of_each(delta, len(group.models))
+        if self.factorization == "exact":
+            return svd(delta).top(rank)
+        return randomized_svd(
+            delta,
+            rank,
+            group.uniform(model),
+            oversampling=self.oversampling,
+            power_iterations=self.power_iterations,
+        )
+
+
+def rank_of_each(matrix: Tensor, tasks: int) -> int:
+    """How many singular triplets each of so many tasks keeps of matrices of this shape."""
+    return max(1, min(matrix.shape) // tasks)
+
+
+def merge_singular_vectors(factors: list[Factors]) -> Tensor:
+    """fp64 `(m, n)`: the triplets of all tasks, their vectors made orthonormal together."""
+    u = polar(torch.cat([each.u for each in factors], dim=1))
+    vh = polar(torch.cat([each.vh for each in factors]))
+    return (u * torch.cat([each.s for each in factors])) @ vh

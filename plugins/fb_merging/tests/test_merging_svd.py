@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from fb_merging.operations.svd import column_basis, column_factors, polar, randomized_svd, svd
+
+from fusionbench_core import MethodError
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def falling(m: int, n: int, decay: float = 0.7) -> tuple[torch.Tensor, torch.Tensor]:
+    """A matrix with singular values 1, 0.7, 0.49, …, and those."""
+    k = min(m, n)
+    s = decay ** torch.arange(k, dtype=torch.float64)
+    u, v = torch.linalg.qr(draw(m, k)).Q, torch.linalg.qr(draw(n, k, seed=1)).Q
+    return (u * s) @ v.T, s
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (5, 7), (1, 9), (9, 1), (1, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_factors_give_the_matrix_back(shape, dtype):
+    matrix = draw(*shape).to(dtype)
+    factors = svd(matrix)
+    assert factors.s.dtype == torch.float64
+    torch.testing.assert_close(factors.product(), matrix.double(), rtol=0, atol=1e-14)
+    torch.testing.assert_close(factors.top(2).s, torch.linalg.svdvals(matrix.double())[:2])
+
+
+def test_the_null_space_is_left_out():
+    matrix = draw(8, 2) @ draw(2, 6, seed=1)
+    assert [len(part) for part in (svd(matrix).s, svd(matrix).vh)] == [2, 2]
+    assert svd(torch.zeros(3, 4)).product().tolist() == torch.zeros(3, 4).tolist()
+    isometry = polar(matrix)
+    expected = torch.tensor([1.0, 1, 0, 0, 0, 0], dtype=torch.float64)
+    torch.testing.assert_close(torch.linalg.svdvals(isometry), expected)
+
+
+def test_polar_is_the_nearest_orthogonal_matrix():
+    # Known in closed form for a symmetric positive definite matrix times a rotation: the rotation.
+    angle = 0.3
+    turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    stretch = torch.tensor([[2.0, 0.5], [0.5, 1.0]])
+    torch.testing.assert_close(polar(turn.double() @ stretch.double()), turn.double())
+
+
+def test_a_matrix_with_nan_is_an_error_and_not_a_result():
+    with pytest.raises(MethodError, match="did not converge"):
+        svd(torch.tensor([[1.0, torch.nan], [0.0, 1.0]]))
+
+
+@pytest.mark.parametrize("shape", [(60, 40), (40, 60)])
+def test_the_random_sketch_finds_the_leading_triplets_of_a_falling_spectrum(shape):
+    matrix, s = falling(*shape)
+    uniform = torch.rand(shape, generator=torch.Generator().manual_seed(3))
+    found = randomized_svd(matrix, 5, uniform, oversampling=8, power_iterations=2)
+    assert found.u.shape == (shape[0], 5)
+    torch.testing.assert_close(found.s, s[:5], rtol=1e-9, atol=0)
+    # The best rank-5 approximation is off by the sixth singular value.
+    error = float(torch.linalg.matrix_norm(matrix - found.product(), 2))
+    assert error == pytest.approx(float(s[5]), rel=1e-6)
+
+
+def test_the_error_of_a_flat_spectrum_is_within_the_bound():
+    matrix = torch.linalg.qr(draw(40, 40)).Q
+    k, p, q = 4, 6, 1
+    found = randomized_svd(
+        matrix,
+        k,
+        torch.rand(40, 40, generator=torch.Generator().manual_seed(0)),
+        oversampling=p,
+        power_iterations=q,
+    )
+    bound = (1 + math.sqrt(k / (p - 1)) + math.e * math.sqrt(k + p) / p * math.sqrt(40 - k)) ** (
+        1 / (2 * q + 1)
+    )
+    assert 1 <= float(torch.linalg.matrix_norm(matrix - found.product(), 2)) + 1e-12 <= bound
+
+
+def test_a_sketch_of_a_tiny_or_zero_matrix_has_no_more_triplets_than_it():
+    uniform = torch.rand(2, 3, generator=torch.Generator().manual_seed(0))
+    matrix = draw(2, 3)
+    torch.testing.assert_close(randomized_svd(matrix, 10, uniform).product(), matrix)
+    assert len(randomized_svd(torch.zeros(2, 3), 1, uniform).s) == 0
+
+
+@pytest.mark.parametrize("shape", [(4, 9), (9, 4)])
+def test_the_column_basis_spans_all_columns(shape):
+    matrices = [draw(*shape), draw(*shape, seed=1) * 10]
+    basis, s = column_factors(matrices)
+    joined = torch.cat(matrices, dim=1)
+    torch.testing.assert_close(basis @ (basis.T @ joined), joined)
+    torch.testing.assert_close(s, torch.linalg.svdvals(joined))
+    assert torch.equal(basis, column_basis(matrices))
