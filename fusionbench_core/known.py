@@ -17,7 +17,8 @@ NAMESPACES = {
 NAMES: dict[str, dict[str, str]] = {
     "merging": {
         "method": """
-            adamerging regmean simple_average slerp task_arithmetic ties_merging weighted_average
+            adamerging iso_c iso_cts regmean simple_average slerp task_arithmetic ties_merging
+            tsv_merging weighted_average
         """,
         "statistic": "gram",
     },
