@@ -10,15 +10,15 @@ from fusionbench_core.cli import health
 from fusionbench_core.cli.help import examples
 from fusionbench_core.cli.output import emit_json, facts, json_option
 from fusionbench_core.plugins import installed_plugins
-from fusionbench_core.registry import default_registry
+from fusionbench_core.registry import Registry
 
 
 @click.command("doctor", epilog=examples("fb doctor", "fb doctor --json", "fb doctor --no-plugins"))
 @json_option
 def command(as_json: bool) -> int:
     """Check versions, devices, disk, caches and plugins. The exit status is 1 if anything must be mended."""
-    plugins = installed_plugins()
-    registry = default_registry()
+    plugins = installed_plugins(cached=False)
+    registry = Registry(plugins)
     findings = [
         *health.plugin_findings(plugins),
         *health.requirement_findings(),

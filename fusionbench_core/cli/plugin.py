@@ -33,7 +33,7 @@ def command() -> None:
 @json_option
 def list_(as_json: bool) -> None:
     """Every installed plugin with its status, load time and what it provides."""
-    plugins = list(installed_plugins())
+    plugins = list(installed_plugins(cached=False))
     if as_json:
         emit_json([plugin_facts(plugin) for plugin in plugins])
         return
@@ -58,7 +58,7 @@ def list_(as_json: bool) -> None:
 @json_option
 def info(name: str, as_json: bool) -> None:
     """One plugin: where it comes from, what it provides, and what is wrong with it."""
-    plugins = installed_plugins()
+    plugins = installed_plugins(cached=False)
     plugin = plugins.get(settings.known(name, plugins))
     assert plugin is not None
     if as_json:

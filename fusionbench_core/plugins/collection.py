@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from fusionbench_core.plugins import settings, trace
+from fusionbench_core.plugins import declarations_cache, settings, trace
 from fusionbench_core.plugins.discovery import find
 from fusionbench_core.plugins.loading import load
 from fusionbench_core.plugins.plugin import Plugin
@@ -38,12 +38,13 @@ class Plugins:
         return next((plugin for plugin in self.plugins if plugin.namespace == namespace), None)
 
 
-def load_plugins(*, no_plugins: bool = False, files: Sequence[Path] = ()) -> Plugins:
+def load_plugins(*, no_plugins: bool = False, files: Sequence[Path] = (), cached: bool = True) -> Plugins:
     """Find, choose and load plugins. A broken one is part of the answer, never an exception.
 
     Args:
         no_plugins: Load nothing that is installed.
         files: Local plugin files, loaded even with `no_plugins`.
+        cached: Whether a slow plugin may be taken as an earlier process loaded it.
 
     Raises:
         ConfigError: `FB_PLUGINS` or a file name is wrong.
@@ -51,13 +52,21 @@ def load_plugins(*, no_plugins: bool = False, files: Sequence[Path] = ()) -> Plu
     """
     installed = find()
     chosen = settings.selection(installed, no_plugins=no_plugins).apply(installed)
-    loaded = [load(plugin) if plugin.status == "found" else plugin for plugin in chosen]
+    loaded = [_load(plugin, cached) if plugin.status == "found" else plugin for plugin in chosen]
     if files:
         from fusionbench_core.plugins.local import load_file
 
         for file in files:
             loaded.append(load_file(file, loaded))
     return Plugins(tuple(loaded))
+
+
+def _load(plugin: Plugin, cached: bool) -> Plugin:
+    if cached and (known := declarations_cache.remembered(plugin)) is not None:
+        return known
+    loaded = load(plugin)
+    declarations_cache.remember(loaded)
+    return loaded
 
 
 _options: dict = {"no_plugins": False, "files": ()}
@@ -71,11 +80,15 @@ def configure(*, no_plugins: bool = False, files: Sequence[Path] = (), trace_hoo
         trace.enable()
 
 
-def installed_plugins() -> Plugins:
-    """The plugins of this process, loaded on the first call. Raises what :func:`load_plugins` raises."""
-    return _loaded()
+def installed_plugins(*, cached: bool = True) -> Plugins:
+    """The plugins of this process, loaded on the first call. Raises what :func:`load_plugins` raises.
+
+    Args:
+        cached: Without, all are imported now, whatever earlier processes know; for listings that judge.
+    """
+    return _loaded(cached)
 
 
-@lru_cache(maxsize=1)
-def _loaded() -> Plugins:
-    return load_plugins(**_options)
+@lru_cache(maxsize=2)
+def _loaded(cached: bool) -> Plugins:
+    return load_plugins(**_options, cached=cached)

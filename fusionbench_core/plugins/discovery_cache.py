@@ -29,7 +29,7 @@ def read_plugins() -> list[Plugin] | None:
     """The plugins that an earlier process found, or None if anything may have changed since."""
     from fusionbench_core.plugins.plugin import Plugin
 
-    stored = _read("plugins")
+    stored = read("plugins")
     if stored is None:
         return None
     try:
@@ -42,12 +42,12 @@ def write_plugins(plugins: Iterable[Plugin]) -> None:
     """Keep the facts about installed plugins."""
     plugins = list(plugins)
     facts = [{name: getattr(plugin, name) for name in _FIELDS} for plugin in plugins]
-    _write("plugins", facts, [path for plugin in plugins for path in plugin.metadata])
+    write("plugins", facts, [path for plugin in plugins for path in plugin.metadata])
 
 
 def read_commands() -> list[tuple[str, str]] | None:
     """Name and summary of the plugins' commands, or None if anything may have changed since."""
-    stored = _read("commands")
+    stored = read("commands")
     return None if stored is None else [(name, summary) for name, summary in stored]
 
 
@@ -59,10 +59,11 @@ def write_commands(commands: Iterable[tuple[str, str]], plugins: Iterable[Plugin
         file = getattr(sys.modules.get(plugin.module), "__file__", None)
         if file is not None:
             depends += [file, os.path.dirname(file)]
-    _write("commands", list(commands), depends)
+    write("commands", list(commands), depends)
 
 
-def _read(kind: str) -> Any:
+def read(kind: str) -> Any:
+    """What was kept under a name, or None if anything it depends on has changed."""
     try:
         with open(_file(kind), encoding="utf-8") as stream:
             stored = json.load(stream)
@@ -73,7 +74,8 @@ def _read(kind: str) -> Any:
         return None
 
 
-def _write(kind: str, value: Any, depends: Iterable[str]) -> None:
+def write(kind: str, value: Any, depends: Iterable[str]) -> None:
+    """Keep a JSON value together with the state of the import path and of the files it depends on."""
     state, times = _state(), _times(depends)
     newest = max((modified for _, modified in [*state["entries"], *times]), default=0)
     # On file systems with coarse times a second change in the same tick would go unseen.

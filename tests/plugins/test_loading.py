@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import time
+
 import pytest
 
 GOOD = """
@@ -92,3 +96,85 @@ def test_an_incompatible_plugin_is_never_imported(fake_plugin):
     plugin = fake_plugin.load().get("old")
     assert plugin.status == "incompatible"
     assert not plugin.traceback
+
+
+SLOW = """
+    import time
+    from pathlib import Path
+
+    LOG = Path({log!r})
+
+    time.sleep(0.1)
+    LOG.write_text(LOG.read_text() + "x")
+
+    @hookimpl
+    def fb_methods():
+        yield records.MethodRecord(
+            name="late",
+            target="fb_slow.impl:It",
+            summary="takes its time",
+            capabilities=records.Capabilities(base="required", laws=frozenset({{records.Law.SCALE}})),
+            paper=records.Paper(title="A paper", authors="Someone", year=2020),
+        )
+
+    @hookimpl
+    def fb_run_started(run):
+        LOG.write_text(LOG.read_text() + "o")
+"""
+
+
+@pytest.fixture
+def slow_plugin(fake_plugin, tmp_path, monkeypatch):
+    log = tmp_path / "log"
+    log.write_text("")
+    fake_plugin.add("fb-slow", SLOW.format(log=str(log)))
+    old = time.time() - 100
+    for path in [fake_plugin.root, *fake_plugin.root.rglob("*")]:
+        os.utime(path, (old, old))
+    monkeypatch.setattr("fusionbench_core.plugins.discovery_cache._SETTLED_SECONDS", -1e9)
+    return fake_plugin, log
+
+
+def again(site):
+    for name in [name for name in sys.modules if name.startswith("fb_slow")]:
+        del sys.modules[name]
+    return site.load().get("slow")
+
+
+def test_a_slow_plugin_is_imported_once_and_declares_the_same_ever_after(slow_plugin):
+    site, log = slow_plugin
+    first, second = again(site), again(site)
+    assert log.read_text() == "x"
+    assert second.records == first.records
+    assert second.records["method"][0].origin == first.records["method"][0].origin
+    assert (second.status, second.load_ms) == ("ok", first.load_ms)
+    second.hooks["fb_run_started"](run=None)
+    assert log.read_text() == "xxo"
+
+
+def test_a_slow_plugin_is_imported_again_once_its_file_changes(slow_plugin):
+    site, log = slow_plugin
+    again(site)
+    file = site.root / "fb_slow/plugin.py"
+    file.write_text(file.read_text().replace('name="late"', 'name="later"'))
+    assert again(site).records["method"][0].name == "later"
+    assert log.read_text() == "xx"
+
+
+def test_listings_that_judge_import_a_slow_plugin_again(slow_plugin):
+    site, log = slow_plugin
+    again(site)
+    del sys.modules["fb_slow.plugin"]
+    assert site.load(cached=False).get("slow").load_ms > 50
+    assert log.read_text() == "xx"
+
+
+def test_a_slow_plugin_that_is_broken_is_remembered_with_its_cause(slow_plugin):
+    site, log = slow_plugin
+    file = site.root / "fb_slow/plugin.py"
+    file.write_text(file.read_text() + "\nraise ImportError('no luck')\n")
+    first = again(site)
+    assert (first.status, first.cause) == ("broken", "ImportError: no luck")
+    second = again(site)
+    assert (second.cause, second.traceback) == (first.cause, first.traceback)
+    assert log.read_text() == "x"
