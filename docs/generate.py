@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _generate import (
     api,
     benchmarks,
+    checks,
     commands,
     components,
     config,
@@ -35,6 +36,7 @@ from fusionbench_core import records
 from fusionbench_core.known import NAMESPACES
 from fusionbench_core.plugins import load_plugins
 from fusionbench_core.registry import Registry
+from fusionbench_core.testing import catalogue
 
 ROOT = text.ROOT
 REFERENCE = "docs/reference"
@@ -60,6 +62,7 @@ def pages() -> dict[str, str]:
         "cli.md": commands.cli(),
         "api.md": api.api(),
         "hooks.md": hooks.hooks(),
+        "conformance.md": checks.checks(),
         "errors.md": errors.error_classes(),
         "report.md": report.report(),
     }
@@ -89,6 +92,7 @@ def _contents(registry: Registry) -> str:
         ("[Command line](cli.md)", len(list(commands.commands())), "the help of every command"),
         ("[Python API](api.md)", len(api.public()), "every public name of `fusionbench_core`"),
         ("[Hooks and records](hooks.md)", len(list(hooks.specifications())), "what a plugin implements"),
+        ("[Conformance checks](conformance.md)", len(catalogue()), "what the kit checks, and why"),
         ("[Errors and exit statuses](errors.md)", len(errors.exit_statuses()), "what may go wrong"),
         ("[Report](report.md)", "", "the keys of `report.json`"),
     ]

@@ -22,7 +22,7 @@ def commands(command: click.Command = main, parent: click.Context | None = None)
     text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
     yield context.command_path, text
     if isinstance(command, click.Group):
-        for name in getattr(command, "lazy", None) or command.list_commands(context):
+        for name in (*command.commands, *getattr(command, "lazy", ())):
             inner = command.get_command(context, name)
             if inner is not None:
                 yield from commands(inner, context)
