@@ -98,26 +98,33 @@ class VitTiny(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.embeddings = nn.Module()
-        self.embeddings.class_embedding = nn.Parameter(torch.zeros(WIDTH))
-        self.embeddings.register_buffer("position_ids", torch.arange(2)[None])
-        self.encoder = nn.Module()
-        self.encoder.layers = nn.ModuleList(_block() for _ in range(3))
+        self.embeddings = _Embeddings()
+        self.encoder = nn.ModuleDict({"layers": nn.ModuleList(_Block() for _ in range(3))})
         self.post_layernorm = nn.LayerNorm(WIDTH)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(n, WIDTH)` in and out."""
         x = x + self.embeddings.class_embedding
-        for layer in self.encoder.layers:
-            x = x + layer.mlp(layer.norm(x))
+        for layer in self.encoder["layers"].children():
+            x = layer(x)
         return self.post_layernorm(x)
 
 
-def _block() -> nn.Module:
-    block = nn.Module()
-    block.norm = nn.LayerNorm(WIDTH)
-    block.mlp = nn.Sequential(nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, WIDTH))
-    return block
+class _Embeddings(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.class_embedding = nn.Parameter(torch.zeros(WIDTH))
+        self.register_buffer("position_ids", torch.arange(2)[None])
+
+
+class _Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(WIDTH)
+        self.mlp = nn.Sequential(nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, WIDTH))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.mlp(self.norm(x))
 
 
 ZOO_TASK = TaskRecord(
@@ -138,7 +145,7 @@ class ZooTask(ClassificationTask):
     tokens: bool = False
 
     def card(self) -> TaskCard:
-        splits = dict.fromkeys(("train", "validation", "test"), self.samples)
+        splits = {"train": self.samples, "validation": self.samples, "test": self.samples}
         return TaskCard(title="Zoo", version=1, source="drawn here", licence="CC0", splits=splits)
 
     def attach(self, trunk: nn.Module) -> nn.Module:
@@ -205,7 +212,7 @@ def case(
         samples: Samples a split of each task.
     """
     base, *models = (_module(name, dtype, seed, index) for index in range(count + 1))
-    named = dict(zip(NAMES, models))
+    named: dict[str, nn.Module] = dict(zip(NAMES, models))
     tasks = {
         task: ZooTask(name=task, seed=index, samples=samples, tokens=name == "tied_lm")
         for index, task in enumerate(named)
