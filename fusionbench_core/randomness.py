@@ -22,7 +22,8 @@ def uniform_block(seed: int, model: str, tensor: str, start: int, stop: int) -> 
     """Entries `start` to `stop` of the endless uniform sequence of (seed, model, tensor), fp32."""
     pieces = []
     for block in range(start // BLOCK, -(-stop // BLOCK)):
-        values = torch.rand(BLOCK, generator=keyed_generator(seed, model, tensor, block))
+        generator = keyed_generator(seed, model, tensor, block)
+        values = torch.rand(BLOCK, generator=generator, dtype=torch.float32)
         low, high = max(start - block * BLOCK, 0), min(stop - block * BLOCK, BLOCK)
         pieces.append(values[low:high])
-    return torch.cat(pieces) if pieces else torch.empty(0)
+    return torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.float32)

@@ -284,3 +284,14 @@ def test_a_memory_budget_that_is_too_small_is_refused_with_what_is_needed():
         merged(Whole(), engine={"memory_budget": "1MB"})
     needed = int(caught.value.fix.split("memory_budget to ")[1].split("MB")[0])
     merged(Whole(), engine={"memory_budget": f"{needed}MB"})
+
+
+def test_random_numbers_do_not_hang_on_the_default_dtype():
+    from fusionbench_core.randomness import uniform_block
+
+    plain = uniform_block(0, "m", "t", 0, 99)
+    try:
+        torch.set_default_dtype(torch.float64)
+        assert torch.equal(uniform_block(0, "m", "t", 0, 99), plain)
+    finally:
+        torch.set_default_dtype(torch.float32)
