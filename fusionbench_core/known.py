@@ -17,8 +17,10 @@ NAMESPACES = {
 NAMES: dict[str, dict[str, str]] = {
     "merging": {
         "method": """
-            adamerging iso_c iso_cts regmean simple_average slerp task_arithmetic ties_merging
-            tsv_merging weighted_average
+            actmerge adamerging breadcrumbs breadcrumbs_ties dare_linear dare_simple_average
+            dare_ties della della_linear iso_c iso_cts knots regmean simple_average slerp
+            task_arithmetic task_vector_merging ties_merging tsv_merging weighted_average
+            wudi_merging
         """,
         "statistic": "gram",
     },

@@ -33,12 +33,29 @@ def weighted_sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     return total
 
 
+def largest_magnitude(tensors: Sequence[Tensor]) -> Tensor:
+    """Of each entry, the number of largest magnitude; the positive one of a number and its negative."""
+    high, low = tensors[0].clone(), tensors[0].clone()
+    for tensor in tensors[1:]:
+        torch.maximum(high, tensor, out=high)
+        torch.minimum(low, tensor, out=low)
+    return torch.where(high >= -low, high, low)
+
+
+def mean_of_active(tensors: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
+    """The sum over the weights of those that are not 0, entry by entry; 0 where all are."""
+    count = torch.zeros_like(tensors[0])
+    for tensor, weight in zip(tensors, weights or [1.0] * len(tensors)):
+        count.add_(tensor != 0, alpha=abs(weight))
+    return add_all(tensors).div_(count.masked_fill_(count == 0, 1))
+
+
 def elect_sign(deltas: Sequence[Tensor]) -> Tensor:
     """Sign of the sum of all updates, entry by entry: -1, 0 or 1."""
     return add_all(deltas).sign_()
 
 
-def disjoint_sum(deltas: Sequence[Tensor], sign: Tensor) -> Tensor:
+def disjoint_sum(deltas: Sequence[Tensor], sign: Tensor, weights: Sequence[float] | None = None) -> Tensor:
     """Sum of the updates that point in the elected direction; 0 where none was elected."""
     total = torch.zeros_like(sign)
     for agreeing in _agreeing(deltas, sign):
@@ -46,16 +63,20 @@ def disjoint_sum(deltas: Sequence[Tensor], sign: Tensor) -> Tensor:
     return total.mul_(sign)
 
 
-def disjoint_mean(deltas: Sequence[Tensor], sign: Tensor) -> Tensor:
-    """Mean over the updates that point in the elected direction; 0 where there are none."""
+def disjoint_mean(deltas: Sequence[Tensor], sign: Tensor, weights: Sequence[float] | None = None) -> Tensor:
+    """Mean over the updates that point in the elected direction; 0 where there are none.
+
+    With `weights`, which the updates have been multiplied by already: their sum over the sum of the weights
+    (without sign) of those that agree.
+    """
     total, count = torch.zeros_like(sign), torch.zeros_like(sign)
-    for agreeing in _agreeing(deltas, sign):
+    for agreeing, weight in zip(_agreeing(deltas, sign), weights or [1.0] * len(deltas)):
         total += agreeing
-        count += agreeing.sign_()
-    return total.div_(count.clamp_(min=1)).mul_(sign)
+        count.add_(agreeing.sign_(), alpha=abs(weight))
+    return total.div_(count.masked_fill_(count == 0, 1)).mul_(sign)
 
 
-def disjoint_max(deltas: Sequence[Tensor], sign: Tensor) -> Tensor:
+def disjoint_max(deltas: Sequence[Tensor], sign: Tensor, weights: Sequence[float] | None = None) -> Tensor:
     """The largest update among those that point in the elected direction; 0 where there are none."""
     largest = torch.zeros_like(sign)
     for agreeing in _agreeing(deltas, sign):
@@ -63,7 +84,7 @@ def disjoint_max(deltas: Sequence[Tensor], sign: Tensor) -> Tensor:
     return largest.mul_(sign)
 
 
-DISJOINT: dict[str, Callable[[Sequence[Tensor], Tensor], Tensor]] = {
+DISJOINT: dict[str, Callable[[Sequence[Tensor], Tensor, Sequence[float]], Tensor]] = {
     "mean": disjoint_mean,
     "sum": disjoint_sum,
     "max": disjoint_max,

@@ -7,11 +7,23 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from fb_merging.operations.per_model import PerModel, values_of
 from fb_merging.operations.sparsify import count_kept
 from fusionbench_core import Survey, TensorGroup
 
 DIGITS = (16, 15)
 """How many bits of an fp32 magnitude each round looks at, from the top; all but the sign."""
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Entries counted by bucket, for each of several models: int64 `(models, buckets)`."""
+
+    names: tuple[str, ...]
+    counts: Tensor
+
+    def __add__(self, other: Histogram) -> Histogram:
+        return Histogram(self.names, self.counts + other.counts)
 
 
 @dataclass(frozen=True)
@@ -29,34 +41,38 @@ class MagnitudeThreshold(Survey):
     threshold which agree with it in their first 24 bits.
 
     Attributes:
-        density: Fraction of the entries to keep.
+        density: Fraction of the entries to keep, for all models or for each.
         level: How many digits are known.
         prefix: For each model, the digits of the threshold found so far, as an integer.
         rank: For each model, the threshold's rank, from the largest down and counted from 1, among the
             entries with these digits.
     """
 
-    density: float
+    density: PerModel
     level: int = 0
     prefix: tuple[int, ...] = ()
     rank: tuple[int, ...] = ()
 
-    def observe(self, group: TensorGroup) -> Tensor:
-        """int64 `(models, buckets)`: entries by their next digit, among those with the known ones."""
-        return torch.stack([self._count(delta, model) for model, delta in enumerate(group.deltas)])
+    def observe(self, group: TensorGroup) -> Histogram:
+        """Entries by their next digit, among those with the known ones."""
+        counts = [self._count(delta, model) for model, delta in enumerate(group.deltas)]
+        return Histogram(group.names, torch.stack(counts))
 
-    def advance(self, total: Tensor | None) -> MagnitudeThreshold | list[float]:
+    def advance(self, total: Histogram | None) -> MagnitudeThreshold | list[float]:
         if total is None:
             return []
-        prefix, rank = [], []
-        for model, counts in enumerate(total):
-            wanted = self.rank[model] if self.level else count_kept(self.density, int(counts.sum()))
-            digit, wanted = _bucket(counts, wanted)
-            prefix.append((self.prefix[model] << DIGITS[self.level] if self.level else 0) | digit)
-            rank.append(wanted)
+        ranks = self.rank or self._first_ranks(total)
+        found = [_bucket(counts, rank) for counts, rank in zip(total.counts, ranks)]
+        known = self.prefix or (0,) * len(found)
+        prefix = tuple(digits << DIGITS[self.level] | digit for digits, (digit, _) in zip(known, found))
+        rank = tuple(rank for _, rank in found)
         if self.level + 1 == len(DIGITS):
             return torch.tensor(prefix, dtype=torch.int32).view(torch.float32).tolist()
-        return replace(self, level=self.level + 1, prefix=tuple(prefix), rank=tuple(rank))
+        return replace(self, level=self.level + 1, prefix=prefix, rank=rank)
+
+    def _first_ranks(self, total: Histogram) -> list[int]:
+        densities = values_of(self.density, total.names, "density")
+        return [count_kept(density, int(counts.sum())) for density, counts in zip(densities, total.counts)]
 
     def _count(self, delta: Tensor, model: int) -> Tensor:
         below = sum(DIGITS[self.level + 1 :])
@@ -68,7 +84,7 @@ class MagnitudeThreshold(Survey):
         return torch.bincount(digits, minlength=buckets + 2)[1:-1]
 
 
-def thresholds_of(group: TensorGroup, density: float) -> list[float]:
+def thresholds_of(group: TensorGroup, density: PerModel) -> list[float]:
     """The thresholds of one group by itself, found in the same way."""
     survey = MagnitudeThreshold(density)
     while isinstance(survey, MagnitudeThreshold):

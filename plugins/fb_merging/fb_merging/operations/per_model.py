@@ -32,6 +32,24 @@ PerModel = float | tuple[float, ...] | Mapping[str, float]
 """What a field of type `Numbers` or `Fractions` holds."""
 
 
+def fraction_kept(default: float) -> Any:
+    """The field of a density."""
+    return Field(
+        default=default,
+        description="fraction of the entries kept in each task vector: one for all models, a list in config "
+        "order, or model name -> fraction",
+    )
+
+
+def weight_each() -> Any:
+    """The field of the weights of task vectors."""
+    return Field(
+        default=1.0,
+        description="multiplies each task vector: one for all models, a list in config order, or "
+        "model name -> weight",
+    )
+
+
 def numbers_of(setting: PerModel) -> list[float]:
     """The numbers in a setting, whatever the models."""
     if isinstance(setting, Mapping):

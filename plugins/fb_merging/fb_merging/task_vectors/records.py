@@ -37,7 +37,112 @@ TIES_MERGING = MethodRecord(
     ),
 )
 
+TASK_VECTOR_MERGING = MethodRecord(
+    name="task_vector_merging",
+    target="fb_merging.task_vectors.task_vector_merging:TaskVectorMerging",
+    summary="sparsify, combine and scale task vectors, each step free to choose",
+    tags=("task-vectors", "sparse", "data-free"),
+    capabilities=Capabilities(base="required", locality="element", laws=TASK_VECTOR_LAWS),
+    paper=TASK_ARITHMETIC.paper,
+)
+
+_DARE = Paper(
+    title="Language Models are Super Mario: Absorbing Abilities from Homologous Models as a Free Lunch",
+    authors="Yu et al.",
+    year=2024,
+    venue="ICML",
+    arxiv="2311.03099",
+)
+
+DARE_LINEAR = MethodRecord(
+    name="dare_linear",
+    target="fb_merging.task_vectors.dare_linear:DareLinear",
+    summary="drop entries of the task vectors at random, rescale the others, then task arithmetic",
+    tags=("task-vectors", "sparse", "data-free"),
+    capabilities=Capabilities(base="required", locality="element", random=True, laws=TASK_VECTOR_LAWS),
+    paper=_DARE,
+)
+
+DARE_SIMPLE_AVERAGE = MethodRecord(
+    name="dare_simple_average",
+    target="fb_merging.task_vectors.dare_simple_average:DareSimpleAverage",
+    summary="drop entries of the task vectors at random, rescale the others, then average",
+    tags=("average", "task-vectors", "sparse", "data-free"),
+    capabilities=Capabilities(base="required", locality="element", random=True, laws=TASK_VECTOR_LAWS),
+    paper=_DARE,
+)
+
+DARE_TIES = MethodRecord(
+    name="dare_ties",
+    target="fb_merging.task_vectors.dare_ties:DareTies",
+    summary="drop entries of the task vectors at random, rescale the others, then TIES",
+    tags=("task-vectors", "sparse", "data-free"),
+    capabilities=Capabilities(
+        base="required", locality="element", surveys=2, random=True, laws=TASK_VECTOR_LAWS
+    ),
+    paper=_DARE,
+)
+
+_DELLA = Paper(
+    title="DELLA-Merging: Reducing Interference in Model Merging through Magnitude-Based Sampling",
+    authors="Deep et al.",
+    year=2024,
+    arxiv="2406.11617",
+)
+
+DELLA = MethodRecord(
+    name="della",
+    target="fb_merging.task_vectors.della:Della",
+    summary="drop small entries more often than large ones, then merge what agrees with an elected sign",
+    tags=("task-vectors", "sparse", "data-free"),
+    capabilities=Capabilities(base="required", locality="row", random=True, laws=TASK_VECTOR_LAWS),
+    paper=_DELLA,
+)
+
+DELLA_LINEAR = MethodRecord(
+    name="della_linear",
+    target="fb_merging.task_vectors.della_linear:DellaLinear",
+    summary="drop small entries more often than large ones, then task arithmetic",
+    tags=("task-vectors", "sparse", "data-free"),
+    capabilities=Capabilities(base="required", locality="row", random=True, laws=TASK_VECTOR_LAWS),
+    paper=_DELLA,
+)
+
+_BREADCRUMBS = Paper(
+    title="Model Breadcrumbs: Scaling Multi-Task Model Merging with Sparse Masks",
+    authors="Davari and Belilovsky",
+    year=2024,
+    venue="ECCV",
+    arxiv="2312.06795",
+)
+
+BREADCRUMBS = MethodRecord(
+    name="breadcrumbs",
+    target="fb_merging.task_vectors.breadcrumbs:Breadcrumbs",
+    summary="drop the largest and the smallest entries of each tensor, then task arithmetic",
+    tags=("task-vectors", "sparse", "data-free"),
+    capabilities=Capabilities(base="required", locality="tensor", laws=TASK_VECTOR_LAWS),
+    paper=_BREADCRUMBS,
+)
+
+BREADCRUMBS_TIES = MethodRecord(
+    name="breadcrumbs_ties",
+    target="fb_merging.task_vectors.breadcrumbs_ties:BreadcrumbsTies",
+    summary="drop the largest and the smallest entries of each tensor, then merge what agrees with a sign",
+    tags=("task-vectors", "sparse", "data-free"),
+    capabilities=Capabilities(base="required", locality="tensor", laws=TASK_VECTOR_LAWS),
+    paper=_BREADCRUMBS,
+)
+
 ENTRIES = (
     TASK_ARITHMETIC,
+    TASK_VECTOR_MERGING,
     TIES_MERGING,
+    DARE_LINEAR,
+    DARE_SIMPLE_AVERAGE,
+    DARE_TIES,
+    DELLA,
+    DELLA_LINEAR,
+    BREADCRUMBS,
+    BREADCRUMBS_TIES,
 )

@@ -1,0 +1,130 @@
+"""Sparsify, combine and scale task vectors: the general composition."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import torch
+from pydantic import BeforeValidator, Field
+from torch import Tensor
+
+from fb_merging.operations.per_model import Numbers, is_list, values_of, weight_each
+from fb_merging.task_vectors.combiners import AnyCombiner, Sum
+from fb_merging.task_vectors.records import TASK_VECTOR_MERGING
+from fb_merging.task_vectors.sparsifiers import AnySparsifier, Sparsifier, localities
+from fusionbench_core import Capabilities, Law, Survey, TensorGroup, TensorMethod, implements
+
+
+def _named(choice: Any) -> Any:
+    return {"name": choice} if isinstance(choice, str) else choice
+
+
+def _steps(choice: Any) -> Any:
+    return [_named(step) for step in choice] if isinstance(choice, (list, tuple)) else [_named(choice)]
+
+
+@implements(TASK_VECTOR_MERGING)
+class TaskVectorMerging(TensorMethod):
+    r"""Make task vectors sparse, combine them, scale the result, add it to the base.
+
+    $$\theta = \theta_0 + \lambda\, C\big(w_1 S(\theta_1 - \theta_0), \dots, w_T S(\theta_T - \theta_0)\big)$$
+
+    $S$ is any number of steps, one after the other, $C$ one combination. Each is a name, or a mapping of its
+    name and parameters:
+
+    - `sparsify`: `magnitude` (density, trim, rescale), `random` (density, rescale), `magprune` (density,
+      epsilon, window, rescale), `breadcrumbs` (density, gamma, rescale)
+    - `combine`: `sum` (normalize), `elect` (merge_func), `largest`, `active_mean`
+
+    Notes:
+        The named methods are compositions of these: TIES is `magnitude` and `elect`, `dare_ties` is `random`,
+        `magnitude` and `elect`, `breadcrumbs` is `breadcrumbs` and `sum`. Without any parameter it is task
+        arithmetic. Densities and weights are one number for all models, a list in the order of the config,
+        or a mapping of the models' names.
+
+    Reference:
+        Ilharco et al., Editing Models with Task Arithmetic, ICLR 2023, arXiv:2212.04089.
+    """
+
+    sparsify: Annotated[tuple[AnySparsifier, ...], BeforeValidator(_steps)] = Field(
+        default=(),
+        description="steps that make task vectors sparse: a name, {name, …}, or a list of them",
+    )
+    combine: Annotated[AnyCombiner, BeforeValidator(_named)] = Field(
+        default=Sum(), description="how the task vectors become one: a name, or {name, …}"
+    )
+    weights: Numbers = weight_each()
+    scaling_factor: float = Field(default=0.3, description="λ: multiplies the merged task vector")
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The record's, with what the chosen steps need."""
+        ordered = is_list(self.weights) or any(step.ordered for step in self.sparsify)
+        capabilities = self.record.capabilities
+        return dataclasses.replace(
+            capabilities,
+            locality=localities(self.sparsify),
+            surveys=2 * sum(step.survey() is not None for step in self.sparsify),
+            random=any(step.random for step in self.sparsify),
+            ordered=ordered,
+            laws=capabilities.laws - {Law.PERMUTATION} if ordered else capabilities.laws,
+        )
+
+    def check(self, models: Sequence[str]) -> None:
+        for step in self.sparsify:
+            step.check(models)
+        self.combine.check(values_of(self.weights, models, "weights"))
+
+    def survey(self) -> Survey | None:
+        return _survey_of(self.sparsify, ())
+
+    def merge(self, group: TensorGroup) -> Tensor:
+        return torch.add(group.base, self.merged_task_vector(group), alpha=self.scaling_factor)
+
+    def merged_task_vector(self, group: TensorGroup) -> Tensor:
+        """What is scaled and added to the base. Leaves the weighted sparse task vectors in `group.deltas`."""
+        _sparsify(group, self.sparsify, group.survey or ())
+        weights = values_of(self.weights, group.names, "weights")
+        group.deltas = [d if w == 1 else d * w for d, w in zip(group.deltas, weights)]
+        return self.combine.apply(group.deltas, weights)
+
+
+@dataclasses.dataclass(frozen=True)
+class StepSurvey(Survey):
+    """The surveys of several steps, each on task vectors that the steps before it have made sparse.
+
+    The result holds one entry for each step, None for those without a survey.
+    """
+
+    steps: tuple[Sparsifier, ...]
+    found: tuple[Any, ...]
+    current: Survey
+
+    def observe(self, group: TensorGroup) -> Any:
+        _sparsify(group, self.steps[: len(self.found)], self.found)
+        return self.current.observe(group)
+
+    def advance(self, total: Any) -> Survey | tuple[Any, ...]:
+        state = self.current.advance(total)
+        if isinstance(state, Survey):
+            return dataclasses.replace(self, current=state)
+        found = (*self.found, state)
+        return _survey_of(self.steps, found) or found + (None,) * (len(self.steps) - len(found))
+
+
+def _survey_of(steps: tuple[Sparsifier, ...], found: tuple[Any, ...]) -> Survey | None:
+    """The survey of the first step that has one, among those of which nothing is found yet."""
+    for step in steps[len(found) :]:
+        survey = step.survey()
+        if survey is not None:
+            return StepSurvey(steps, found, survey)
+        found = (*found, None)
+    return None
+
+
+def _sparsify(group: TensorGroup, steps: Sequence[Sparsifier], found: Sequence[Any]) -> None:
+    """Replace the group's task vectors by sparse ones."""
+    for index, step in enumerate(steps):
+        group.deltas = step.apply(group, found[index] if found else None)
