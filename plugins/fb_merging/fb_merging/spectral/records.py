@@ -49,8 +49,62 @@ ISO_CTS = MethodRecord(
     paper=_ISOTROPIC,
 )
 
+WUDI_MERGING = MethodRecord(
+    name="wudi_merging",
+    target="fb_merging.spectral.wudi_merging:WudiMerging",
+    summary="the task matrix that interferes least with all tasks, found by descent or in closed form",
+    tags=_TAGS,
+    # Not SCALE: Adam steps by its learning rate, whatever the weights' size.
+    capabilities=Capabilities(
+        base="required",
+        locality="tensor",
+        laws=frozenset({Law.SINGLE, Law.PERMUTATION, Law.BASE_FIXED_POINT, Law.TRANSLATION}),
+    ),
+    paper=Paper(
+        title=(
+            "Whoever Started the Interference Should End It: Guiding Data-Free Model Merging via Task Vectors"
+        ),
+        authors="Cheng et al.",
+        year=2025,
+        venue="ICML",
+        arxiv="2503.08099",
+    ),
+)
+
+ACTMERGE = MethodRecord(
+    name="actmerge",
+    target="fb_merging.spectral.actmerge:ActMerge",
+    summary="the least-squares fit to all models' outputs, inputs guessed from the task matrices",
+    tags=_TAGS,
+    capabilities=Capabilities(base="required", locality="tensor", laws=frozenset(Law)),
+    paper=Paper(
+        title="Model Merging via Data-Free Covariance Estimation",
+        authors="Hameed et al.",
+        year=2026,
+        arxiv="2604.01329",
+    ),
+)
+
+KNOTS = MethodRecord(
+    name="knots",
+    target="fb_merging.spectral.knots:Knots",
+    summary="rotate all task matrices into one basis, merge them there by TIES",
+    tags=(*_TAGS, "sparse", "lora"),
+    capabilities=_SPECTRAL,
+    paper=Paper(
+        title="Model merging with SVD to tie the Knots",
+        authors="Stoica et al.",
+        year=2025,
+        venue="ICLR",
+        arxiv="2410.19735",
+    ),
+)
+
 ENTRIES = (
     TSV_MERGING,
     ISO_C,
     ISO_CTS,
+    WUDI_MERGING,
+    ACTMERGE,
+    KNOTS,
 )

@@ -1,0 +1,33 @@
+"""The update that interferes least with all tasks, where each task's inputs are read off its task matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fb_merging.operations.svd import svd
+
+
+def least_interference(deltas: Sequence[Tensor], weights: Sequence[float], ridge: float = 0.0) -> Tensor:
+    r"""The smallest minimiser of $\sum_t w_t \|(\Delta - \Delta_t) \Delta_t^\top\|_F^2 + \rho\|\Delta\|_F^2$.
+
+    It is $\left(\sum_t w_t \Delta_t G_t\right) \left(\sum_t w_t G_t + \rho I\right)^{+}$ with
+    $G_t = \Delta_t^\top \Delta_t$. The stack of all $\sqrt{w_t} \Delta_t$ is factorised, never the sum of the
+    $G_t$: squaring would lose half of the digits.
+
+    Args:
+        deltas: $\Delta_t$, `(m, n)` each.
+        weights: $w_t$, not negative.
+        ridge: $\rho$.
+
+    Returns:
+        fp64 `(m, n)`.
+    """
+    scaled = [delta.double() * weight**0.5 for delta, weight in zip(deltas, weights)]
+    factors = svd(torch.cat(scaled))
+    left = torch.zeros(len(deltas[0]), len(factors.s), dtype=torch.float64)
+    for delta, matrix, u in zip(deltas, scaled, factors.u.split(len(deltas[0]))):
+        left += delta.double() @ (matrix.T @ u)
+    return (left * (factors.s / (factors.s.square() + ridge))) @ factors.vh

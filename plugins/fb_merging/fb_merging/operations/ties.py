@@ -1,0 +1,30 @@
+"""TIES on tensors that are all at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from fb_merging.operations.combine import DISJOINT, elect_sign
+from fb_merging.operations.sparsify import count_kept, keep_largest
+
+
+def ties(tensors: Sequence[Tensor], density: float, merge_func: str) -> Tensor:
+    """Trim each tensor to its largest entries, elect a sign, merge what agrees with it.
+
+    Args:
+        tensors: Tensors of one shape.
+        density: Fraction of the entries kept in each; all that equal the smallest one kept stay as well.
+        merge_func: `mean`, `sum` or `max` of the entries that agree.
+    """
+    trimmed = [_trim(tensor, density) for tensor in tensors]
+    return DISJOINT[merge_func](trimmed, elect_sign(trimmed))
+
+
+def _trim(tensor: Tensor, density: float) -> Tensor:
+    if density == 1 or not tensor.numel():
+        return tensor
+    kept = count_kept(density, tensor.numel())
+    bound = tensor.abs().flatten().kthvalue(tensor.numel() - kept + 1).values
+    return keep_largest(tensor, float(bound))
