@@ -29,4 +29,6 @@ def merge_in_memory(
     plan = make_plan(method, pool, options, seed=seed)
     sink = MemorySink(plan)
     StreamingMerge(method, plan, pool, sink, options=options, seed=seed, statistics=statistics).run()
-    return sink.state_dict()
+    state = sink.state_dict()
+    # In the names' order of the reference, where tied ones need not come last.
+    return {**{name: state[name] for name in pool.reference_model.checkpoint if name in state}, **state}
