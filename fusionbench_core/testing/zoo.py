@@ -5,10 +5,11 @@ No download, no file: every case is some kilobytes and made in a millisecond.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,19 @@ class Case:
         """The models and the base as state dicts; the tensors are copies, tied where they were."""
         return {name: state_of(model) for name, model in self.models.items()}, state_of(self.base)
 
+    def changed(self, change: Callable[[str | None, str, Tensor], Tensor]) -> Case:
+        """A copy with other values: `change(model, name, tensor)`, the model None for the base.
+
+        Names that are tied are given one after the other; the last one counts.
+        """
+        base = _changed(self.base, partial(change, None))
+        models = {name: _changed(model, partial(change, name)) for name, model in self.models.items()}
+        return Case(self.name, base, models, self.tasks)
+
+    def floats_changed(self, change: Callable[[str | None, str, Tensor], Tensor]) -> Case:
+        """Like :meth:`changed`, floating tensors only."""
+        return self.changed(lambda *at: change(*at) if at[2].is_floating_point() else at[2])
+
 
 class Mlp(nn.Module):
     """Two linear layers."""
@@ -72,25 +86,36 @@ class ConvBn(nn.Module):
         return F.relu(self.bn(self.conv(x[:, None, None, :]))).mean(dim=(2, 3))
 
 
-class TiedLm(nn.Module):
-    """A language model in small: tied embeddings, position ids, a mask, a scalar, an empty tensor."""
+class PlainLm(nn.Module):
+    """A language model in small: tied embeddings, position ids, a mask."""
 
     def __init__(self) -> None:
         super().__init__()
         self.embed = nn.Embedding(VOCABULARY, WIDTH)
-        self.block = nn.Linear(WIDTH, WIDTH)
         self.head = nn.Linear(WIDTH, VOCABULARY, bias=False)
         self.head.weight = self.embed.weight
-        self.scale = nn.Parameter(torch.tensor(1.0))
-        self.one = nn.Parameter(torch.zeros(1))
-        self.prompt = nn.Parameter(torch.zeros(0, WIDTH))
+        self.block = nn.Linear(WIDTH, WIDTH)
         self.register_buffer("positions", torch.arange(LENGTH))
         self.register_buffer("mask", torch.tensor([True] * (LENGTH - 1) + [False]))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """`(n, LENGTH)` token ids in, logits `(n, VOCABULARY)` out."""
         hidden = (self.embed(tokens) * self.mask[None, :, None]).mean(1)
-        return self.head(F.relu(self.block(hidden)) * self.scale + self.one)
+        return self.head(F.relu(self.block(hidden)))
+
+
+class TiedLm(PlainLm):
+    """The same with tensors of awkward shapes: a scalar, one of a single entry, an empty one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+        self.one = nn.Parameter(torch.zeros(1))
+        self.prompt = nn.Parameter(torch.zeros(0, WIDTH))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """`(n, LENGTH)` token ids in, logits `(n, VOCABULARY)` out."""
+        return super().forward(tokens) * self.scale + self.one
 
 
 class VitTiny(nn.Module):
@@ -161,7 +186,7 @@ class ZooTask(ClassificationTask):
             noise = torch.randint(0, 3, (self.samples, LENGTH), generator=generator)
             inputs = {"tokens": (labels[:, None] * 3 + noise + self.seed) % VOCABULARY}
         else:
-            noise = torch.randn(self.samples, WIDTH, generator=generator)
+            noise = torch.randn(self.samples, WIDTH, generator=generator, dtype=torch.float32)
             inputs = {"x": noise + 2 * F.one_hot((labels + self.seed) % WIDTH, WIDTH)}
         order = torch.arange(count)
         if seed is not None:
@@ -181,7 +206,8 @@ class Attached(nn.Module):
         super().__init__()
         self.trunk = trunk
         generator = torch.Generator().manual_seed(77 + seed)
-        self.register_buffer("head", torch.randn(CLASSES, width, generator=generator))
+        head = torch.randn(CLASSES, width, generator=generator, dtype=torch.float32)
+        self.register_buffer("head", head)
 
     def forward(self, **inputs: Tensor) -> Tensor:
         # Whatever precision the trunk has, the head is fp32.
@@ -195,6 +221,7 @@ ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
     "conv_bn": ConvBn,
     "tied_lm": TiedLm,
     "vit_tiny": VitTiny,
+    "plain_lm": PlainLm,
 }
 """Name -> what makes a module of it."""
 
@@ -205,7 +232,7 @@ def case(
     """A case of the zoo.
 
     Args:
-        name: `mlp`, `conv_bn`, `tied_lm` or `vit_tiny`.
+        name: `mlp`, `conv_bn`, `tied_lm`, `vit_tiny` or `plain_lm`.
         count: Number of models, at most five.
         dtype: Floating dtype of all of them.
         seed: Another seed gives other weights.
@@ -214,7 +241,7 @@ def case(
     base, *models = (_module(name, dtype, seed, index) for index in range(count + 1))
     named: dict[str, nn.Module] = dict(zip(NAMES, models))
     tasks = {
-        task: ZooTask(name=task, seed=index, samples=samples, tokens=name == "tied_lm")
+        task: ZooTask(name=task, seed=index, samples=samples, tokens=name.endswith("_lm"))
         for index, task in enumerate(named)
     }
     return Case(name, base, named, tasks)
@@ -244,6 +271,14 @@ def _draw(name: str, seed: int, index: int) -> dict[str, Tensor]:
         for key, tensor in state.items()
         if tensor.is_floating_point() and key != "head.weight"
     }
+
+
+def _changed(module: nn.Module, change: Callable[[str, Tensor], Tensor]) -> nn.Module:
+    twin = copy.deepcopy(module)
+    with torch.no_grad():
+        for key, tensor in twin.state_dict().items():
+            tensor.copy_(change(key, module.state_dict()[key].clone()))
+    return twin
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:
