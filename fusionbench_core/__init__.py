@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from fusionbench_core.tasks import Batch as Batch
     from fusionbench_core.tasks import ClassificationTask as ClassificationTask
     from fusionbench_core.tasks import EvalContext as EvalContext
+    from fusionbench_core.tasks import Metric as Metric
     from fusionbench_core.tasks import Task as Task
     from fusionbench_core.tasks import TaskCard as TaskCard
     from fusionbench_core.tasks import TaskResult as TaskResult
@@ -140,6 +141,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "Batch",
         "ClassificationTask",
         "EvalContext",
+        "Metric",
         "Task",
         "TaskCard",
         "TaskResult",

@@ -16,7 +16,11 @@ def model_card(manifest: Manifest, paper: Paper | None) -> str:
     """Markdown with a YAML front matter: base models, method, parameters, citation, hash."""
     references = [manifest.base_models.get("base"), *manifest.base_models.get("models", {}).values()]
     hub = sorted(
-        {r for r in references if r and not r.startswith(("pkg://", "/", ".")) and r.count("/") == 1}
+        {
+            reference.partition("@")[0]
+            for reference in references
+            if reference and not reference.startswith(("pkg://", "/", ".")) and reference.count("/") == 1
+        }
     )
     front = ["---", "tags:", "- merge", "- fusionbench"]
     if hub:

@@ -45,5 +45,8 @@ def describe_pool(pool: ModelPool) -> dict[str, Any]:
 
 
 def reference_of(model: PooledModel) -> str:
-    """How the user named a model."""
-    return model.source.path if model.source else "in memory"
+    """How the user named a model; a hub id with the commit that it stood for."""
+    if model.source is None:
+        return "in memory"
+    commit = model.source.commit()
+    return f"{model.source.path.partition('@')[0]}@{commit}" if commit else model.source.path

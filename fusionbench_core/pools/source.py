@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
+from torch import Tensor, nn
 
 from fusionbench_core.checkpoints import Checkpoint
 from fusionbench_core.errors import IncompatibleModels
@@ -37,6 +37,14 @@ class ModelSource(BaseModel):
         return None
 
     @classmethod
+    def example_state(cls, directory: Path) -> Mapping[str, Tensor] | None:
+        """The tensors of the example in `directory`, read whole by the format's own library.
+
+        The conformance kit compares what `open()` gives with them. None: there is no such library.
+        """
+        return None
+
+    @classmethod
     def recognises(cls, path: str) -> bool:
         """Whether this source can open `path`, judged from names; for pools that name none."""
         return False
@@ -52,6 +60,13 @@ class ModelSource(BaseModel):
     @abstractmethod
     def skeleton(self) -> nn.Module:
         """A module of this architecture with arbitrary weights, in fp32, in eval mode."""
+
+    def commit(self) -> str | None:
+        """The commit that a hub id stands for, also where the reference names a branch or nothing.
+
+        It stands in reports and artefacts. None for local files: their content hash says what they are.
+        """
+        return None
 
     def assets(self) -> Sequence[Path]:
         """Files that an artefact must carry along: config, tokenizer, processor."""

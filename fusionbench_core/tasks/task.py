@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from fusionbench_core.records import TaskRecord
+from fusionbench_core.tasks.metric import KNOWN, Metric
 
 if TYPE_CHECKING:
     from fusionbench_core.tasks.result import TaskResult
@@ -103,6 +104,10 @@ class Task(BaseModel):
     @abstractmethod
     def card(self) -> TaskCard:
         """Facts about the data."""
+
+    def metrics(self) -> Mapping[str, Metric]:
+        """What the numbers of a result mean; of the record's metrics, `accuracy` and `loss` are known."""
+        return {name: KNOWN[name] for name in self.record.metrics if name in KNOWN}
 
     @abstractmethod
     def attach(self, trunk: nn.Module) -> nn.Module:
