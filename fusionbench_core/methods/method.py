@@ -53,6 +53,10 @@ class Method(BaseModel):
         """Statistic name -> its parameters; by default all the capabilities name, as they come."""
         return {name: {} for name in self.capabilities.statistics}
 
+    def __hash__(self) -> int:
+        # pydantic's own fails for parameters that are lists or mappings.
+        return hash((type(self), *(_hashable(getattr(self, name)) for name in type(self).model_fields)))
+
 
 class TensorMethod(Method):
     """The common case: each output tensor is a pure function of the models' tensors of that name.
@@ -90,3 +94,14 @@ class ModelMethod(Method):
     @abstractmethod
     def fuse(self, job: FusionJob) -> Fused:
         """Fuse the models of `job.pool`."""
+
+
+def _hashable(value: Any) -> Any:
+    """A stand-in that can be hashed, equal where the values are."""
+    if isinstance(value, BaseModel):
+        return _hashable({name: getattr(value, name) for name in type(value).model_fields})
+    if isinstance(value, Mapping):
+        return frozenset((key, _hashable(each)) for key, each in value.items())
+    if isinstance(value, (list, tuple)):
+        return tuple(_hashable(each) for each in value)
+    return frozenset(value) if isinstance(value, set) else value

@@ -100,9 +100,6 @@ class WeightedEnsemble(ModelMethod):
         weights = self.weights_of(job.pool.names)
         return ensemble(job.pool, combine="mean", weights=weights, space=self.space)
 
-    def __hash__(self) -> int:
-        return hash((type(self), self.normalize, self.space, *sorted(self._values)))
-
     @property
     def _values(self) -> tuple[float, ...]:
         given = self.weights or ()
