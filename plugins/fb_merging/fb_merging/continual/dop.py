@@ -1,0 +1,124 @@
+"""DOP: continual merging by dual orthogonal projection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fb_merging.continual.records import DOP
+from fb_merging.operations.adam import Adam
+from fb_merging.operations.combine import mean
+from fb_merging.operations.matrices import Excluded, is_matrix
+from fb_merging.operations.svd import svd
+from fusionbench_core import TensorGroup, TensorMethod, implements
+
+
+@implements(DOP)
+class Dop(TensorMethod):
+    r"""Merge models one by one, each time as close as can be to the merged and to the new one where they act.
+
+    From the mean of the merged weights $\theta_1$ and the new ones $\theta_2$, steps of Adam on
+    $a_1 L_1 + a_2 L_2$ for every matrix, with $U_i \Sigma_i V_i^\top = \theta_i - \theta_0$:
+
+    $$L_i(\theta) = \|\Sigma_i U_i^\top (\theta - \theta_i)\|_F^2 + \|(\theta - \theta_i) V_i \Sigma_i\|_F^2$$
+
+    The weights $a$ follow, by a moving average, those which make the norm of $\sum_i a_i \nabla L_i / L_i$
+    smallest among all $a_1 + a_2 = 1$, $a_i \ge 0$ (multiple-gradient descent).
+
+    Notes:
+        Models arrive in the order of the pool, the first one is taken as it is: to add models to an earlier
+        result, put that first.
+        Tensors that are no matrix are the mean of the merged and of the new one.
+        Defaults are those of the authors' preset in FusionBench. There the triplet that reaches
+        `svd_epsilon` is left out, with which updates of rank 1 would have no loss, and the weights that
+        make the norm smallest stay 0.001 away from 0 and 1.
+        FusionBench shuffles the models by default.
+
+    Reference:
+        Yang et al., Continual Model Merging without Data: Dual Projections for Balancing Stability and
+        Plasticity, NeurIPS 2025.
+    """
+
+    iterations: int = Field(default=200, ge=0, description="steps of Adam for each new model")
+    learning_rate: float = Field(default=1e-4, gt=0, description="step size of Adam")
+    mgda: bool = Field(default=True, description="follow multiple-gradient descent; false: alpha stays")
+    alpha: float = Field(default=0.8, ge=0, le=1, description="first weight of the loss of what is merged")
+    ema_beta: float = Field(default=0.999, ge=0, le=1, description="how much of the weights each step keeps")
+    svd_epsilon: float = Field(
+        default=0.99999, gt=0, le=1, description="fraction of the sum of the singular values to project on"
+    )
+    svd_proj_space: Literal["uv", "u", "v"] = Field(
+        default="uv", description="singular vectors to project on: left, right or both"
+    )
+    exclude: Excluded = ()
+
+    def merge(self, group: TensorGroup) -> Tensor:
+        merged = group.models[0]
+        matrix = is_matrix(group, self.exclude)
+        for model in group.models[1:]:
+            merged = self._balance(merged, model, group.base) if matrix else mean([merged, model])
+        return merged
+
+    def _balance(self, merged: Tensor, model: Tensor, base: Tensor) -> Tensor:
+        start = mean([merged, model])
+        losses = [self._loss(weights, start, base) for weights in (merged, model)]
+        change = torch.zeros_like(start)
+        adam, share = Adam(change, self.learning_rate), self.alpha
+        for _ in range(self.iterations):
+            values, gradients = zip(*(loss(change) for loss in losses))
+            if self.mgda:
+                share = self.ema_beta * share + (1 - self.ema_beta) * smallest_norm(values, gradients)
+            adam.step(change, torch.lerp(gradients[1], gradients[0], share))
+        return start + change
+
+    def _loss(self, weights: Tensor, start: Tensor, base: Tensor) -> ProjectedDistance:
+        factors = svd(weights - base)
+        share = factors.s.cumsum(0) / factors.s.sum()
+        factors = factors.top(int((share < self.svd_epsilon).sum()) + 1)
+        left, right = factors.u * factors.s, factors.vh.T * factors.s
+        return ProjectedDistance(
+            apart=start - weights,
+            left=(left @ left.T).to(start.dtype) if "u" in self.svd_proj_space else None,
+            right=(right @ right.T).to(start.dtype) if "v" in self.svd_proj_space else None,
+        )
+
+
+@dataclass(frozen=True)
+class ProjectedDistance:
+    """$\\langle E, L E + E R \\rangle$ of $E = \\theta - \\theta_i$, as a function of $\\theta$'s change.
+
+    Attributes:
+        apart: $E$ before any change, `(m, n)`.
+        left: $L = U \\Sigma^2 U^\\top$, `(m, m)`, or None to leave this part out.
+        right: $R = V \\Sigma^2 V^\\top$, `(n, n)`, or None.
+    """
+
+    apart: Tensor
+    left: Tensor | None
+    right: Tensor | None
+
+    def __call__(self, change: Tensor) -> tuple[float, Tensor]:
+        """The value and its gradient `(m, n)`."""
+        apart = self.apart + change
+        half = torch.zeros_like(apart)
+        if self.left is not None:
+            half += self.left @ apart
+        if self.right is not None:
+            half += apart @ self.right
+        return float((apart * half).sum(dtype=torch.float64)), half.mul_(2)
+
+
+def smallest_norm(values: tuple[float, ...], gradients: tuple[Tensor, ...]) -> float:
+    """The weight of the first of two gradients, each over its loss, whose convex combination is shortest."""
+    first, second = (
+        gradient.double() / value if value > 0 else torch.zeros_like(gradient, dtype=torch.float64)
+        for value, gradient in zip(values, gradients)
+    )
+    apart = float((first - second).square().sum())
+    if apart == 0:
+        return 0.5
+    return min(1.0, max(0.0, float((second * (second - first)).sum()) / apart))
