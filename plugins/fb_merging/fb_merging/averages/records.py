@@ -53,8 +53,111 @@ SLERP = MethodRecord(
     ),
 )
 
+LINEAR_INTERPOLATION = MethodRecord(
+    name="linear_interpolation",
+    target="fb_merging.averages.linear_interpolation:LinearInterpolation",
+    summary="linear interpolation between two models",
+    tags=("interpolation", "data-free"),
+    capabilities=Capabilities(
+        base="optional",
+        min_models=2,
+        max_models=2,
+        locality="element",
+        ordered=True,
+        laws=frozenset({Law.IDENTICAL, Law.BASE_FIXED_POINT, Law.TRANSLATION, Law.SCALE}),
+    ),
+    paper=Paper(
+        title="Robust fine-tuning of zero-shot models",
+        authors="Wortsman et al.",
+        year=2022,
+        venue="CVPR",
+        arxiv="2109.01903",
+    ),
+)
+
+NUSLERP = MethodRecord(
+    name="nuslerp",
+    target="fb_merging.averages.nuslerp:NuSlerp",
+    summary="spherical interpolation between two models by a weight for each, by tensor, row or column",
+    tags=("interpolation", "data-free"),
+    capabilities=Capabilities(
+        base="optional",
+        min_models=2,
+        max_models=2,
+        locality="tensor",
+        laws=frozenset({Law.IDENTICAL, Law.PERMUTATION, Law.BASE_FIXED_POINT, Law.SCALE}),
+    ),
+    paper=SLERP.paper,
+)
+
+_SPHERICAL_LAWS = frozenset({Law.IDENTICAL, Law.SINGLE, Law.PERMUTATION, Law.BASE_FIXED_POINT, Law.SCALE})
+
+MULTISLERP = MethodRecord(
+    name="multislerp",
+    target="fb_merging.averages.multislerp:MultiSlerp",
+    summary="average the directions and the lengths of any number of models apart, tensor by tensor",
+    tags=("average", "data-free"),
+    capabilities=Capabilities(base="optional", locality="tensor", laws=_SPHERICAL_LAWS),
+    paper=Paper(title="Multi-SLERP (mergekit)", authors="Goddard", year=2025),
+)
+
+KARCHER = MethodRecord(
+    name="karcher",
+    target="fb_merging.averages.karcher:Karcher",
+    summary="the mean on the sphere of any number of models, tensor by tensor",
+    tags=("average", "data-free"),
+    capabilities=Capabilities(base="optional", locality="tensor", laws=_SPHERICAL_LAWS),
+    paper=Paper(
+        title="Functionality-Oriented LLM Merging on the Fisher-Rao Manifold",
+        authors="Wang et al.",
+        year=2026,
+        arxiv="2603.04972",
+    ),
+)
+
+PASSTHROUGH = MethodRecord(
+    name="passthrough",
+    target="fb_merging.averages.passthrough:Passthrough",
+    summary="one model as it is, or multiplied by a number",
+    tags=("data-free",),
+    capabilities=Capabilities(base="optional", max_models=1, locality="element", laws=_AVERAGING_LAWS),
+    paper=Paper(
+        title="Arcee's MergeKit: A Toolkit for Merging Large Language Models",
+        authors="Goddard et al.",
+        year=2024,
+        venue="EMNLP",
+        arxiv="2403.13257",
+    ),
+)
+
+MODEL_STOCK = MethodRecord(
+    name="model_stock",
+    target="fb_merging.averages.model_stock:ModelStock",
+    summary="between the base and the mean of the models, by the angle between their task vectors",
+    tags=("average", "data-free"),
+    capabilities=Capabilities(
+        base="required",
+        min_models=2,
+        locality="tensor",
+        laws=frozenset(Law) - {Law.SINGLE},
+    ),
+    paper=Paper(
+        title="Model Stock: All we need is just a few fine-tuned models",
+        authors="Jang et al.",
+        year=2024,
+        venue="ECCV",
+        arxiv="2403.19522",
+    ),
+)
+
 ENTRIES = (
     SIMPLE_AVERAGE,
     WEIGHTED_AVERAGE,
+    LINEAR_INTERPOLATION,
     SLERP,
+    NUSLERP,
+    MULTISLERP,
+    KARCHER,
+    MODEL_STOCK,
+    PASSTHROUGH,
 )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from fb_merging.averages.records import SLERP
+from fb_merging.operations.sphere import arc_weights
 from fb_merging.operations.vectors import cosine_similarity
 from fusionbench_core import TensorGroup, TensorMethod, implements
 
@@ -44,9 +42,5 @@ class Slerp(TensorMethod):
 
     def merge(self, group: TensorGroup) -> Tensor:
         first, second = group.models
-        cosine = cosine_similarity(first, second)
-        if cosine is None or abs(cosine) > self.dot_threshold:
-            return torch.lerp(first, second, self.t)
-        angle = math.acos(cosine)
-        weights = (math.sin((1 - self.t) * angle), math.sin(self.t * angle))
-        return first * (weights[0] / math.sin(angle)) + second * (weights[1] / math.sin(angle))
+        weights = arc_weights(cosine_similarity(first, second), self.t, self.dot_threshold)
+        return first * weights[0] + second * weights[1]

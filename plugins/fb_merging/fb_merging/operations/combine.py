@@ -6,7 +6,8 @@ inputs are not written to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -84,7 +85,13 @@ def disjoint_max(deltas: Sequence[Tensor], sign: Tensor, weights: Sequence[float
     return largest.mul_(sign)
 
 
-DISJOINT: dict[str, Callable[[Sequence[Tensor], Tensor, Sequence[float]], Tensor]] = {
+class DisjointMerge(Protocol):
+    def __call__(
+        self, deltas: Sequence[Tensor], sign: Tensor, weights: Sequence[float] | None = None
+    ) -> Tensor: ...
+
+
+DISJOINT: dict[str, DisjointMerge] = {
     "mean": disjoint_mean,
     "sum": disjoint_sum,
     "max": disjoint_max,
