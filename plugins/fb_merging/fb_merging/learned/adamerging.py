@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -55,6 +55,11 @@ class AdaMerging(ModelMethod):
     split: Literal["train", "validation", "test"] = Field(
         default="validation", description="split that is adapted on; test only if the run is transductive"
     )
+
+    @classmethod
+    def example(cls, models: Sequence[str]) -> Mapping[str, Any]:
+        """A few steps show all there is to check."""
+        return {"steps": 4, "learning_rate": 0.01}
 
     def fuse(self, job: FusionJob) -> Fused:
         tasks = _tasks_of(job)
