@@ -7,6 +7,7 @@ import os
 import random
 import socket
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -124,6 +125,42 @@ def _locale() -> Any:
     import locale
 
     return locale.setlocale(locale.LC_NUMERIC)
+
+
+@contextmanager
+def fixed_global_seed(number: int = 0) -> Iterator[None]:
+    """Seed all global generators; what they were comes back at the end."""
+    import torch
+
+    numpy: Any = sys.modules.get("numpy")
+    python, arrays = random.getstate(), numpy.random.get_state() if numpy else None
+    with torch.random.fork_rng():
+        random.seed(number)
+        torch.manual_seed(number)
+        if numpy:
+            numpy.random.seed(number)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            if numpy:
+                numpy.random.set_state(arrays)
+
+
+@contextmanager
+def own_cache() -> Iterator[Path]:
+    """Give FusionBench an empty cache in this process, so that nothing comes from an earlier run."""
+    name = "FB_CACHE_HOME"
+    kept = os.environ.get(name)
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ[name] = scratch
+        try:
+            yield Path(scratch)
+        finally:
+            if kept is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = kept
 
 
 def files_below(directory: Path) -> dict[str, tuple[int, int]]:
