@@ -11,10 +11,9 @@ from fusionbench_core.plugins.discovery import namespace_of
 FORM = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*\Z")
 """What a namespace looks like."""
 
-RESERVED = frozenset(
-    {"builtin", "core", "fb", "fusionbench", "fusionbench_core", "local", "plugin", "plugins", "test", "tests"}
-    | {word for kind in DECLARATIONS.values() for word in (kind, f"{kind}s")}
-)
+_KINDS = DECLARATIONS.values()
+_WORDS = "builtin core fb fusionbench fusionbench_core local plugin plugins test tests"
+RESERVED = frozenset([*_WORDS.split(), *_KINDS, *(f"{kind}s" for kind in _KINDS)])
 """Words that would read as something else in a full name."""
 
 

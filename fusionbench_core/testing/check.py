@@ -17,6 +17,7 @@ KINDS: dict[str, Kind] = {"FP": "plugin", "FM": "method", "FS": "source", "FT": 
 MODULES = (
     "package_checks.distribution",
     "package_checks.declarations",
+    "package_checks.presets",
     "method_checks.contract",
     "method_checks.structure",
     "method_checks.laws",
