@@ -150,6 +150,53 @@ MODEL_STOCK = MethodRecord(
     ),
 )
 
+EXPO = MethodRecord(
+    name="expo",
+    target="fb_merging.averages.expo:Expo",
+    summary="go on in the direction from the base to an aligned model",
+    tags=("interpolation", "task-vectors", "data-free"),
+    capabilities=Capabilities(
+        base="required",
+        locality="element",
+        laws=frozenset({Law.PERMUTATION, Law.BASE_FIXED_POINT, Law.TRANSLATION, Law.SCALE}),
+    ),
+    paper=Paper(
+        title="Model Extrapolation Expedites Alignment",
+        authors="Zheng et al.",
+        year=2025,
+        venue="ACL",
+        arxiv="2404.16792",
+    ),
+)
+
+NEARSWAP = MethodRecord(
+    name="nearswap",
+    target="fb_merging.averages.nearswap:NearSwap",
+    summary="move the base towards a model, entry by entry, by no more than a fixed step",
+    tags=("interpolation", "data-free"),
+    capabilities=Capabilities(
+        base="required",
+        max_models=1,
+        locality="element",
+        laws=frozenset({Law.IDENTICAL, Law.PERMUTATION, Law.BASE_FIXED_POINT, Law.TRANSLATION}),
+    ),
+    paper=Paper(title="QuartetAnemoi-70B-t0.0001 (model card)", authors="alchemonaut", year=2024),
+)
+
+ARCEE_FUSION = MethodRecord(
+    name="arcee_fusion",
+    target="fb_merging.averages.arcee_fusion:ArceeFusion",
+    summary="take over those entries of a model that differ most from the base",
+    tags=("interpolation", "sparse", "data-free"),
+    capabilities=Capabilities(
+        base="required",
+        max_models=1,
+        locality="tensor",
+        laws=frozenset({Law.IDENTICAL, Law.PERMUTATION, Law.BASE_FIXED_POINT}),
+    ),
+    paper=PASSTHROUGH.paper,
+)
+
 ENTRIES = (
     SIMPLE_AVERAGE,
     WEIGHTED_AVERAGE,
@@ -160,4 +207,7 @@ ENTRIES = (
     KARCHER,
     MODEL_STOCK,
     PASSTHROUGH,
+    EXPO,
+    NEARSWAP,
+    ARCEE_FUSION,
 )

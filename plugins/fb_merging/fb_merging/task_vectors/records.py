@@ -134,6 +134,35 @@ BREADCRUMBS_TIES = MethodRecord(
     paper=_BREADCRUMBS,
 )
 
+SCE = MethodRecord(
+    name="sce",
+    target="fb_merging.task_vectors.sce:Sce",
+    summary="select entries that vary between the models, weigh models by energy, erase minority signs",
+    tags=("task-vectors", "sparse", "data-free"),
+    capabilities=Capabilities(base="required", min_models=2, locality="tensor", laws=TASK_VECTOR_LAWS),
+    paper=Paper(
+        title="FuseChat: Knowledge Fusion of Chat Models",
+        authors="Wan et al.",
+        year=2024,
+        arxiv="2408.07990",
+    ),
+)
+
+MAGMAX = MethodRecord(
+    name="magmax",
+    target="fb_merging.task_vectors.magmax:MagMax",
+    summary="of each entry, the update of largest magnitude",
+    tags=("task-vectors", "continual", "data-free"),
+    capabilities=Capabilities(base="required", locality="element", laws=TASK_VECTOR_LAWS),
+    paper=Paper(
+        title="MagMax: Leveraging Model Merging for Seamless Continual Learning",
+        authors="Marczak et al.",
+        year=2024,
+        venue="ECCV",
+        arxiv="2407.06322",
+    ),
+)
+
 ENTRIES = (
     TASK_ARITHMETIC,
     TASK_VECTOR_MERGING,
@@ -145,4 +174,6 @@ ENTRIES = (
     DELLA_LINEAR,
     BREADCRUMBS,
     BREADCRUMBS_TIES,
+    SCE,
+    MAGMAX,
 )
