@@ -96,7 +96,7 @@ def select_calculate_erase(density):
                 return base
             bound = variance.flatten().sort(descending=True).values[max(1, round(density * varying)) - 1]
             deltas = deltas * (variance >= bound)
-        energy = deltas.square().flatten(1).sum(1)
+        energy = deltas.square().reshape(len(deltas), -1).sum(1)
         if not energy.any():
             return base
         share = (energy / energy.sum()).view(-1, *[1] * base.dim())
@@ -126,7 +126,7 @@ def test_sce_weighs_models_by_energy_however_small_their_updates_are():
 
 def test_sce_of_models_that_agree_keeps_the_base(zoo):
     models, base = zoo(torch.float32, count=1)
-    found = fuse("sce", {"a": models["model0"], "b": models["model0"]}, base)
+    found = fuse("sce", dict.fromkeys("abc", models["model0"]), base)
     assert all(torch.equal(found[name], base[name]) for name in base)
 
 

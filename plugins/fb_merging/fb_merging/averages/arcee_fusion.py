@@ -16,11 +16,11 @@ _BLOCK = 1 << 20
 class ArceeFusion(TensorMethod):
     r"""Take over those entries of a model that differ most from the base, tensor by tensor.
 
-    With $D$ the divergence of the softmax of a row (the last dimension) of the model from that of the base,
-    and $q$ the quartiles of the importance $s$ over the tensor:
+    With $p_t$ the softmax of a row of $\theta_t$ (along the last dimension), and $q$ the quartiles of the
+    importance $s$ over the tensor:
 
     $$\theta = \theta_0 + [s \ge q_2 + 1.5\,(q_3 - q_1)] \odot (\theta_1 - \theta_0), \qquad
-      s = |\theta_1 - \theta_0|\; D_{\mathrm{KL}}(\mathrm{softmax}\,\theta_1 \,\|\, \mathrm{softmax}\,\theta_0)$$
+      s = |\theta_1 - \theta_0|\; D_{\mathrm{KL}}(p_1 \,\|\, p_0)$$
 
     Notes:
         Quartiles are exact (the entry at rank $\lfloor q (n-1) \rfloor$, counted from 0); mergekit takes them
