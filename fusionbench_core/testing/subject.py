@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import shutil
+import tempfile
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusionbench_core.errors import FusionError
@@ -112,8 +116,17 @@ class MethodSubject(Subject):
         return dict(self.cls.example(tuple(models)))
 
     def method(self, models: Sequence[str] = (), **parameters: Any) -> Method:
-        """The method, with its example's parameters and these."""
-        return self.cls.model_validate({**self.example(models), **parameters})
+        """The method, with its example's parameters and these.
+
+        Raises:
+            Inapplicable: if the example alone cannot be built, which a check of its own says.
+        """
+        try:
+            return self.cls.model_validate({**self.example(models), **parameters})
+        except ValueError:
+            if parameters:
+                raise
+            raise Inapplicable("it cannot be built with its example's parameters") from None
 
     @cached_property
     def capabilities(self) -> Any:
@@ -212,6 +225,15 @@ class MethodSubject(Subject):
         method = self.method(tuple(models), **(parameters or {}))
         return fuse(method, models=dict(models), base=base, **options)
 
+    def overriding(self, **functions: Any) -> MethodSubject:
+        """The same method with some functions of its class replaced, to watch what goes in and comes out."""
+        twin = dataclasses.replace(self)
+        # A cached property: found before the record's own class is looked up.
+        twin.__dict__["cls"] = type(
+            self.cls.__name__, (self.cls,), {"__module__": self.cls.__module__, **functions}
+        )
+        return twin
+
     def outputs(self, module: nn.Module, case: Case) -> dict[str, Tensor]:
         """Task name -> logits `(n, classes)` of a fused module on the case's test data."""
         import torch
@@ -233,7 +255,7 @@ class SourceSubject(Subject):
 
     kind: Kind = dataclasses.field(init=False, default="source")
 
-    def source(self, directory: Any, **parameters: Any) -> ModelSource:
+    def source(self, directory: Path) -> ModelSource:
         """The source over the small model that its author's `example` writes into `directory`.
 
         Raises:
@@ -245,7 +267,23 @@ class SourceSubject(Subject):
                 "there is no example to check it on: `example(directory)` gives None",
                 reproduce=f"{self.cls.__name__}.example(Path('somewhere'))",
             )
-        return self.cls.model_validate({**example, **parameters})
+        return self.cls.model_validate(dict(example))
+
+    @cached_property
+    def directory(self) -> Path:
+        """Where the example that checks share is. They only read there."""
+        directory = Path(tempfile.mkdtemp(prefix="fb-example-")).resolve()
+        weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
+        return directory
+
+    @cached_property
+    def parameters(self) -> dict[str, Any]:
+        """Parameters of the source over the shared example."""
+        return self.source(self.directory).model_dump()
+
+    def fresh(self, **parameters: Any) -> ModelSource:
+        """A new source over the shared example, with these parameters."""
+        return self.cls.model_validate({**self.parameters, **parameters})
 
 
 @dataclasses.dataclass(frozen=True)

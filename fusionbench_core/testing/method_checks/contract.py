@@ -283,7 +283,7 @@ def usable_elsewhere(subject: MethodSubject) -> None:
         raise Violation("it gives other names in a process that was just started", measured=there, bound=here)
 
 
-@check("FM-109", requires=("FM-102",))
+@check("FM-109", requires=("FM-102", "FM-104"))
 def repr_round_trip(subject: MethodSubject) -> None:
     """Its `repr` is short, and builds it again.
 
