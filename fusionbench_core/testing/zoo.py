@@ -100,7 +100,8 @@ class PlainLm(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """`(n, LENGTH)` token ids in, logits `(n, VOCABULARY)` out."""
-        hidden = (self.embed(tokens) * self.mask[None, :, None]).mean(1)
+        mask: Tensor = self.get_buffer("mask")
+        hidden = (self.embed(tokens) * mask[None, :, None]).mean(1)
         return self.head(F.relu(self.block(hidden)))
 
 
