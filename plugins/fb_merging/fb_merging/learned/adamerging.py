@@ -71,7 +71,8 @@ class AdaMerging(ModelMethod):
         models = [task.attach(trunk).to(job.fabric.device) for task in tasks]
         streams = [self._stream(job, task) for task in tasks]
         count = len(space.base) if self.granularity == "layer" else 1
-        coefficients = torch.full((len(tasks), count), self.init_coefficient, device=job.fabric.device)
+        size, start = (len(tasks), count), self.init_coefficient
+        coefficients = torch.full(size, start, dtype=torch.float32, device=job.fabric.device)
         coefficients.requires_grad_()
         adam = torch.optim.Adam([coefficients], lr=self.learning_rate)
         optimizer: Any = job.fabric.setup_optimizers(adam)
