@@ -35,6 +35,11 @@ def locate(reference: str, revision: str | None = None, *, code: bool = False) -
     return directory
 
 
+def commit_of(directory: Path) -> str | None:
+    """The commit that a snapshot in the hub's cache is of; None for any other directory."""
+    return directory.name if directory.parent.name == "snapshots" else None
+
+
 def _snapshot(name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import (

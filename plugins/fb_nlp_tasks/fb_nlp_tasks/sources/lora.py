@@ -11,10 +11,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from fb_nlp_tasks.sources import examples
 from fb_nlp_tasks.sources.adapter import CONFIG, Adapter, read_adapter, read_adapter_config
 from fb_nlp_tasks.sources.aligned import AlignedCheckpoint, align
 from fb_nlp_tasks.sources.architecture import Architecture
-from fb_nlp_tasks.sources.hub import locate
+from fb_nlp_tasks.sources.hub import commit_of, locate
 from fb_nlp_tasks.sources.recent import RecentTensors
 from fb_nlp_tasks.sources.text_models import _RECORDS, BY_NAME, TransformersTextSource
 from fusionbench_core import (
@@ -228,6 +229,15 @@ class PeftSource(ModelSource):
     )
 
     @classmethod
+    def example(cls, directory: Path) -> Mapping[str, str]:
+        examples.write_adapter(directory)
+        return {"path": str(directory)}
+
+    @classmethod
+    def example_state(cls, directory: Path) -> Mapping[str, Tensor]:
+        return examples.merged(directory)
+
+    @classmethod
     def recognises(cls, path: str) -> bool:
         """Whether `path` is a local directory with an adapter_config.json."""
         try:
@@ -281,6 +291,9 @@ class PeftSource(ModelSource):
 
     def skeleton(self) -> nn.Module:
         return self.opened[1].skeleton()
+
+    def commit(self) -> str | None:
+        return commit_of(self.directory)
 
     def for_artefact(self, directory: Path) -> ModelSource:
         return self.base_model.for_artefact(directory)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from fb_nlp_tasks import plugin
+from fb_nlp_tasks.sources import examples
 from fb_nlp_tasks.sources.aligned import AlignedCheckpoint, align
 from fb_nlp_tasks.sources.architecture import Architecture, read_config
-from fb_nlp_tasks.sources.hub import locate
+from fb_nlp_tasks.sources.hub import commit_of, locate
 from fusionbench_core import FusionError, ModelSource, implements, open_checkpoint, resolve_path
 
 ASSETS = (
@@ -58,6 +59,15 @@ class TransformersTextSource(ModelSource):
     )
 
     @classmethod
+    def example(cls, directory: Path) -> Mapping[str, str]:
+        examples.write_model(cls.auto, directory)
+        return {"path": str(directory)}
+
+    @classmethod
+    def example_state(cls, directory: Path) -> Mapping[str, Tensor]:
+        return examples.loaded(cls.auto, directory)
+
+    @classmethod
     def recognises(cls, path: str) -> bool:
         """Whether `path` is a local directory whose config.json names such an architecture."""
         try:
@@ -91,6 +101,9 @@ class TransformersTextSource(ModelSource):
 
     def skeleton(self) -> nn.Module:
         return self.aligned[1].skeleton()
+
+    def commit(self) -> str | None:
+        return commit_of(self.directory)
 
     def assets(self) -> Sequence[Path]:
         named = [self.directory / name for name in ASSETS]
