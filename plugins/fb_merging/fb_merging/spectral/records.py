@@ -100,11 +100,79 @@ KNOTS = MethodRecord(
     ),
 )
 
+CART = MethodRecord(
+    name="cart",
+    target="fb_merging.spectral.cart:Cart",
+    summary="the average, plus the main directions of what leads from it to each model",
+    tags=("average", "spectral", "data-free"),
+    capabilities=Capabilities(base="optional", locality="tensor", laws=frozenset(Law)),
+    paper=Paper(
+        title="Revisiting Weight Averaging for Model Merging",
+        authors="Choi et al.",
+        year=2024,
+        arxiv="2412.12153",
+    ),
+)
+
+STAR = MethodRecord(
+    name="star",
+    target="fb_merging.spectral.star:Star",
+    summary="cut each task matrix to its main directions, stretched to keep its nuclear norm, and average",
+    tags=_TAGS,
+    capabilities=_SPECTRAL,
+    paper=Paper(
+        title="STAR: Spectral Truncation and Rescale for Model Merging",
+        authors="Lee et al.",
+        year=2025,
+        venue="NAACL",
+        arxiv="2502.10339",
+    ),
+)
+
+CORE_SPACE = MethodRecord(
+    name="core_space",
+    target="fb_merging.spectral.core_space:CoreSpace",
+    summary="merge updates of low rank within the small space that they span together",
+    tags=(*_TAGS, "lora"),
+    capabilities=_SPECTRAL,
+    paper=Paper(
+        title="Accurate and Efficient Low-Rank Model Merging in Core Space",
+        authors="Panariello et al.",
+        year=2025,
+        venue="NeurIPS",
+        arxiv="2509.17786",
+    ),
+)
+
+ACE_MERGING = MethodRecord(
+    name="ace_merging",
+    target="fb_merging.spectral.ace_merging:AceMerging",
+    summary="RegMean with covariances estimated from the task matrices, normalised if tasks are unlike",
+    tags=_TAGS,
+    # Not SCALE: the ridge and the test of unlikeness look at the size of the weights.
+    capabilities=Capabilities(
+        base="required",
+        locality="tensor",
+        laws=frozenset({Law.PERMUTATION, Law.BASE_FIXED_POINT, Law.TRANSLATION}),
+    ),
+    paper=Paper(
+        title="ACE-Merging: Data-Free Model Merging with Adaptive Covariance Estimation",
+        authors="Xu et al.",
+        year=2026,
+        venue="CVPR",
+        arxiv="2603.02945",
+    ),
+)
+
 ENTRIES = (
     TSV_MERGING,
     ISO_C,
     ISO_CTS,
     WUDI_MERGING,
     ACTMERGE,
+    ACE_MERGING,
+    CART,
+    STAR,
     KNOTS,
+    CORE_SPACE,
 )

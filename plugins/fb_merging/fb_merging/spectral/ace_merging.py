@@ -1,0 +1,102 @@
+"""ACE-Merging: adaptive covariance estimation."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fb_merging.operations.matrices import Excluded, add_matrix_update
+from fb_merging.operations.svd import svd
+from fb_merging.spectral.records import ACE_MERGING
+from fusionbench_core import TensorGroup, TensorMethod, implements
+
+
+@implements(ACE_MERGING)
+class AceMerging(TensorMethod):
+    r"""RegMean with covariances of the inputs estimated from the task matrices, which may differ in scale.
+
+    With $\Delta_t = \theta_t - \theta_0$, $\tilde\Delta_t$ the same less the mean of its rows,
+    $\Sigma_t = \tilde\Delta_t^\top \tilde\Delta_t$ and $\bar c$ the mean of the rows of $\sum_t \Sigma_t$:
+
+    $$W = \sum_t \tilde\Delta_t (\Sigma_t + \epsilon_t I)
+      \Big(\sum_t (\Sigma_t + \epsilon_t I) + \mathbf{1} \bar c\Big)^{-1}$$
+
+    If the tasks are alike, $\epsilon_t = \epsilon$ and $\theta = \theta_0 + \alpha W$. They are not if
+    $\operatorname{var}(\ell) / \operatorname{mean}(\ell)^2 > \gamma$ for $\ell_t = \log \|\Delta_t\|_F^2$.
+    Then $\Sigma_t$ and $\epsilon_t$ are divided by the trace of $\Sigma_t$ and $\bar c$ by the mean
+    $\|\Delta_t\|_F^2$, and the leading directions of a residual are added, with equal singular values:
+
+    $$\theta = \theta_0 + \alpha\,(W + \bar\sigma\,U_k V_k^\top), \qquad
+      U \Sigma V^\top = W + \sum_t \Delta_t \Big(\Sigma_t - \frac1T \sum_s (\Sigma_s + \epsilon_s I)\Big)$$
+
+    Notes:
+        The formulas are those of the authors' code. They look at the scale of the weights: where unlike tasks
+        have $\|\Delta_t\|_F^2$ far below $\epsilon$, the residual, and with it the update, can be larger than
+        any of them.
+        Models that equal the base in a matrix are not heard there. Other tensors get the mean task vector.
+
+    Reference:
+        Xu et al., ACE-Merging, CVPR 2026, arXiv:2603.02945.
+    """
+
+    epsilon: float = Field(default=1e-2, gt=0, description="ε: added to the diagonal of each covariance")
+    heterogeneity_threshold: float = Field(
+        default=0.3, ge=0, description="γ: tasks whose log norms vary more than this are normalised"
+    )
+    refined_fraction: float = Field(
+        default=0.3, ge=0, le=1, description="fraction of the residual's directions added to unlike tasks"
+    )
+    scaling_factor: float = Field(default=1.0, description="α: multiplies the merged task vector")
+    exclude: Excluded = ()
+
+    def merge(self, group: TensorGroup) -> Tensor:
+        return add_matrix_update(
+            group, self._combine, exclude=self.exclude, scaling_factor=self.scaling_factor
+        )
+
+    def _combine(self, deltas: list[Tensor]) -> Tensor:
+        wide = [delta.double() for delta in deltas if delta.any()]
+        norms = [float(delta.square().sum()) for delta in wide]
+        unlike = heterogeneity(norms) > self.heterogeneity_threshold
+        centered = [delta - delta.mean(0) for delta in wide]
+        covariances = [delta.T @ delta for delta in centered]
+        ridges = [self.epsilon] * len(wide)
+        if unlike:
+            traces = [float(covariance.trace()) + _TINY for covariance in covariances]
+            covariances = [covariance / trace for covariance, trace in zip(covariances, traces)]
+            ridges = [self.epsilon / trace for trace in traces]
+        prior = torch.stack(covariances).sum(0).mean(0)
+        system = torch.zeros_like(covariances[0])
+        target = torch.zeros_like(wide[0])
+        for delta, covariance, ridge in zip(centered, covariances, ridges):
+            estimate = covariance.clone()
+            estimate.diagonal().add_(ridge)
+            system += estimate
+            target += delta @ estimate
+        shared = system + (prior / (statistics.fmean(norms) + _TINY) if unlike else prior)
+        merged = torch.linalg.solve(shared, target, left=False)
+        return merged + self._refinement(merged, wide, covariances, system) if unlike else merged
+
+    def _refinement(
+        self, merged: Tensor, deltas: list[Tensor], covariances: list[Tensor], system: Tensor
+    ) -> Tensor:
+        residual = merged.clone()
+        for delta, covariance in zip(deltas, covariances):
+            residual += delta @ (covariance - system / len(deltas))
+        leading = svd(residual).top(int(min(residual.shape) * self.refined_fraction))
+        level = float(leading.s.mean()) if len(leading.s) else 0.0
+        return leading.u @ leading.vh * level
+
+
+_TINY = 1e-12
+"""Keeps divisions and logarithms finite."""
+
+
+def heterogeneity(norms: list[float]) -> float:
+    """How much the logarithms of squared norms vary, relative to the square of their mean."""
+    logs = [math.log(norm + _TINY) for norm in norms]
+    return statistics.variance(logs) / (statistics.fmean(logs) ** 2 + _TINY) if len(logs) > 1 else 0.0
