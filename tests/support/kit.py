@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable
+from dataclasses import replace
 
 from fusionbench_core.plugins import Plugin
 from fusionbench_core.records import Origin, Record
@@ -15,17 +17,20 @@ KINDS = {"MethodRecord": "method", "SourceRecord": "source", "TaskRecord": "task
 
 
 def subject(record: Record) -> Subject:
-    """A record as the kit sees it when a plugin called `faulty` declares it."""
+    """A record as the kit sees it when a plugin called `faulty` declares it, and its module's `BUILDERS`."""
     kind = KINDS[type(record).__name__]
     origin = Origin(namespace="faulty", distribution="fb-faulty", version="1.0", module="faulty")
     owned = type(record)(**{**vars(record), "origin": origin})
+    module = record.target.partition(":")[0]
+    declared = getattr(importlib.import_module(module), "BUILDERS", ())
+    builders = tuple(replace(each, origin=origin) for each in declared)
     plugin = Plugin(
         namespace="faulty",
         distribution="fb-faulty",
         version="1.0",
-        module=record.target.partition(":")[0],
+        module=module,
         status="ok",
-        records={kind: (owned,)},
+        records={kind: (owned,), "builder": builders},
     )
     return subjects_of(plugin, Registry([plugin]))[1]
 
