@@ -163,6 +163,110 @@ MAGMAX = MethodRecord(
     ),
 )
 
+_TALL_MASKS = Paper(
+    title="Localizing Task Information for Improved Model Merging and Compression",
+    authors="Wang et al.",
+    year=2024,
+    venue="ICML",
+    arxiv="2405.07813",
+)
+
+CONSENSUS_TA = MethodRecord(
+    name="consensus_ta",
+    target="fb_merging.task_vectors.consensus_ta:ConsensusTa",
+    summary="task arithmetic without the entries that fewer than two tasks use",
+    tags=("task-vectors", "sparse", "data-free"),
+    capabilities=Capabilities(base="required", min_models=2, locality="element", laws=TASK_VECTOR_LAWS),
+    paper=_TALL_MASKS,
+)
+
+CONSENSUS_TIES = MethodRecord(
+    name="consensus_ties",
+    target="fb_merging.task_vectors.consensus_ties:ConsensusTies",
+    summary="TIES without the entries that fewer than two tasks use",
+    tags=("task-vectors", "sparse", "data-free"),
+    capabilities=Capabilities(
+        base="required", min_models=2, locality="element", surveys=2, laws=TASK_VECTOR_LAWS
+    ),
+    paper=_TALL_MASKS,
+)
+
+_RAM = Paper(
+    title="Behavior Knowledge Merge in Reinforced Agentic Models",
+    authors="Yuan et al.",
+    year=2026,
+    arxiv="2601.13572",
+)
+
+RAM = MethodRecord(
+    name="ram",
+    target="fb_merging.task_vectors.ram:Ram",
+    summary="average updates that several models made, keep those that one model made",
+    tags=("task-vectors", "sparse", "data-free"),
+    capabilities=Capabilities(base="required", locality="element", laws=TASK_VECTOR_LAWS - {Law.SCALE}),
+    paper=_RAM,
+)
+
+RAMPLUS = MethodRecord(
+    name="ramplus",
+    target="fb_merging.task_vectors.ramplus:RamPlus",
+    summary="average updates that several models made, amplify those that one model made",
+    tags=("task-vectors", "sparse", "data-free"),
+    capabilities=Capabilities(
+        base="required", locality="element", surveys=1, laws=TASK_VECTOR_LAWS - {Law.SCALE}
+    ),
+    paper=_RAM,
+)
+
+METAGPT = MethodRecord(
+    name="metagpt",
+    target="fb_merging.task_vectors.metagpt:MetaGpt",
+    summary="task arithmetic, each task vector weighed by its share of the squared lengths",
+    tags=("task-vectors", "data-free"),
+    capabilities=Capabilities(
+        base="required", locality="element", surveys=1, laws=TASK_VECTOR_LAWS | {Law.IDENTICAL, Law.SINGLE}
+    ),
+    paper=Paper(
+        title="MetaGPT: Merging Large Language Models Using Model Exclusive Task Arithmetic",
+        authors="Zhou et al.",
+        year=2024,
+        venue="EMNLP",
+        arxiv="2406.11385",
+    ),
+)
+
+LOCALIZE_AND_STITCH = MethodRecord(
+    name="localize_and_stitch",
+    target="fb_merging.task_vectors.localize_and_stitch:LocalizeAndStitch",
+    summary="keep the few largest updates of each model, and average where they overlap",
+    tags=("task-vectors", "sparse", "data-free"),
+    capabilities=Capabilities(base="required", locality="element", surveys=2, laws=TASK_VECTOR_LAWS),
+    paper=Paper(
+        title="Localize-and-Stitch: Efficient Model Merging via Sparse Task Arithmetic",
+        authors="He et al.",
+        year=2025,
+        venue="TMLR",
+        arxiv="2408.13656",
+    ),
+)
+
+CABS = MethodRecord(
+    name="cabs",
+    target="fb_merging.task_vectors.cabs:Cabs",
+    summary="keep the n largest of every m consecutive updates, one model after the other, none twice",
+    tags=("task-vectors", "sparse", "data-free"),
+    capabilities=Capabilities(
+        base="required", locality="tensor", ordered=True, laws=TASK_VECTOR_LAWS - {Law.PERMUTATION}
+    ),
+    paper=Paper(
+        title="CABS: Conflict-Aware and Balanced Sparsification for Enhancing Model Merging",
+        authors="Yang et al.",
+        year=2025,
+        venue="ICML",
+        arxiv="2503.01874",
+    ),
+)
+
 ENTRIES = (
     TASK_ARITHMETIC,
     TASK_VECTOR_MERGING,
@@ -176,4 +280,11 @@ ENTRIES = (
     BREADCRUMBS_TIES,
     SCE,
     MAGMAX,
+    CONSENSUS_TA,
+    CONSENSUS_TIES,
+    RAM,
+    RAMPLUS,
+    METAGPT,
+    LOCALIZE_AND_STITCH,
+    CABS,
 )
