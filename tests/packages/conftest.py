@@ -122,11 +122,15 @@ class Environments:
     def __call__(self, *distributions: str) -> Environment:
         """The environment in which exactly these are installed."""
         if distributions not in self._made:
-            root = self._root / f"{len(self._made)}"
-            root.mkdir()
             wheels = [self._wheels[name].path for name in distributions]
-            self._made[distributions] = Environment(root, self._third_party, wheels)
+            self._made[distributions] = self.of(wheels, f"{len(self._made)}")
         return self._made[distributions]
+
+    def of(self, wheels: list[Path], name: str) -> Environment:
+        """A new environment in which these files are installed."""
+        root = self._root / name
+        root.mkdir()
+        return Environment(root, self._third_party, wheels)
 
 
 @pytest.fixture(scope="session")
