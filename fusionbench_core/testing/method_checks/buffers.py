@@ -18,7 +18,7 @@ _OFFSETS = (1000, 0, 7, 50, 210, 330)
 """Of the base and of up to five models: no mean or sum of some of them is one of them."""
 
 
-@check("FM-208")
+@check("FM-208", requires=("FM-201", "FM-202"))
 def integers_untouched(subject: MethodSubject) -> None:
     """Integer and boolean tensors are not merged.
 
@@ -43,7 +43,7 @@ def integers_untouched(subject: MethodSubject) -> None:
     _one_is_taken(subject, subject.case("plain_lm"), "positions")
 
 
-@check("FM-209", requires=("FM-208",))
+@check("FM-209", requires=("FM-201", "FM-202", "FM-208"))
 def batch_norm(subject: MethodSubject) -> None:
     """What batch normalisation remembers stays sensible: one model's counter, no negative variance.
 

@@ -20,7 +20,7 @@ _GRID = 2**-10
 """Differences and sums of a few multiples of it are exact in fp32."""
 
 
-@check("FM-205")
+@check("FM-205", requires=("FM-202",))
 def finite(subject: MethodSubject) -> None:
     """Finite models give a finite result, also where their task vectors cancel or their entries are equal.
 
@@ -44,7 +44,7 @@ def finite(subject: MethodSubject) -> None:
         _needs_finite(subject, case, situation)
 
 
-@check("FM-211")
+@check("FM-211", requires=("FM-201", "FM-202"))
 def awkward_shapes(subject: MethodSubject) -> None:
     """Scalars, tensors of one entry and empty ones are merged like the others.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from fusionbench_core.errors import FusionError
@@ -106,8 +106,7 @@ def inputs_unchanged(subject: MethodSubject) -> None:
     Whoever fuses twice in one notebook otherwise fuses something else the second time.
 
     Fix: never write in place to tensors of the pool or to live modules: clone first. Tensors in
-    `group.models` and the modules that `pool.module()` gives are copies, and may be overwritten;
-    statistics are shared, and may not.
+    `group.models` and the modules that `pool.module()` gives are copies, and may be overwritten.
     """
     for pool in _pools(subject, "conv_bn"):
         before = {name: _picture(model) for name, model in pool.items()}
@@ -116,8 +115,6 @@ def inputs_unchanged(subject: MethodSubject) -> None:
             difference = _difference(before[name], _picture(model))
             if difference:
                 raise Violation(f"fusing changed {difference} of {name}")
-    if subject.record.capabilities.statistics:
-        _statistics_unchanged(subject)
 
 
 @check("FM-207")
@@ -141,7 +138,7 @@ def own_storage(subject: MethodSubject) -> None:
                 raise Violation(f"{name} of the result shares its memory with {owner}")
 
 
-@check("FM-210")
+@check("FM-210", requires=("FM-201", "FM-202"))
 def ties_kept(subject: MethodSubject) -> None:
     """Tied tensors stay tied, and are merged once.
 
@@ -258,22 +255,3 @@ def _bits(tensor: Tensor) -> bytes:
 def _difference(before: dict[str, Any], after: dict[str, Any]) -> str:
     """The first name that differs, or nothing."""
     return next((name for name in {**before, **after} if before.get(name) != after.get(name)), "")
-
-
-def _statistics_unchanged(subject: MethodSubject) -> None:
-    written: list[str] = []
-
-    def merge(method: Any, group: Any) -> Any:
-        before = [_bits(tensor) for tensor in _present(group.statistics.values())]
-        merged = subject.cls.merge(method, group)
-        if before != [_bits(tensor) for tensor in _present(group.statistics.values())]:
-            written.append(group.name)
-        return merged
-
-    subject.overriding(merge=merge).fuse(subject.case())
-    if written:
-        raise Violation(f"merging {written[0]} overwrote a statistic, which all pieces of a tensor share")
-
-
-def _present(statistics: Iterable[Iterable[Tensor | None]]) -> list[Tensor]:
-    return [tensor for each in statistics for tensor in each if tensor is not None]
