@@ -32,7 +32,8 @@ class ModelStock(TensorMethod):
         where the task vectors point away from each other the base stays. mergekit lets a negative cosine
         push the result beyond the base: `extrapolate=true`; where there is no finite ratio, the base stays.
         FusionBench averages the angles of pairs and not their cosines.
-        `granularity="row"` takes one angle for each output unit (mergekit's `filter_wise: true`).
+        `granularity="row"` takes one angle for each output unit. That is mergekit's `filter_wise: true` for
+        matrices; of convolutions it takes the runs along the last dimension.
 
     Reference:
         Jang et al., Model Stock: All we need is just a few fine-tuned models, ECCV 2024, arXiv:2403.19522.

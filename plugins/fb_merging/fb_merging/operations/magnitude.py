@@ -84,6 +84,43 @@ class MagnitudeThreshold(Survey):
         return torch.bincount(digits, minlength=buckets + 2)[1:-1]
 
 
+@dataclass(frozen=True)
+class PairedHistogram:
+    """What the two surveys of a pair have seen."""
+
+    first: Histogram
+    second: Histogram
+
+    def __add__(self, other: PairedHistogram) -> PairedHistogram:
+        return PairedHistogram(self.first + other.first, self.second + other.second)
+
+
+@dataclass(frozen=True)
+class ThresholdPair(Survey):
+    """The thresholds of two densities, found side by side; the result is a pair of lists."""
+
+    first: MagnitudeThreshold
+    second: MagnitudeThreshold
+
+    @classmethod
+    def of(cls, first: PerModel, second: PerModel) -> ThresholdPair:
+        """A pair that has not seen anything yet."""
+        return cls(MagnitudeThreshold(first), MagnitudeThreshold(second))
+
+    def observe(self, group: TensorGroup) -> PairedHistogram:
+        return PairedHistogram(self.first.observe(group), self.second.observe(group))
+
+    def advance(self, total: PairedHistogram | None) -> ThresholdPair | tuple[list[float], list[float]]:
+        if total is None:
+            return [], []
+        first, second = self.first.advance(total.first), self.second.advance(total.second)
+        if isinstance(first, MagnitudeThreshold) and isinstance(second, MagnitudeThreshold):
+            return ThresholdPair(first, second)
+        assert isinstance(first, list)
+        assert isinstance(second, list)
+        return first, second
+
+
 def thresholds_of(group: TensorGroup, density: PerModel) -> list[float]:
     """The thresholds of one group by itself, found in the same way."""
     survey = MagnitudeThreshold(density)

@@ -267,6 +267,23 @@ CABS = MethodRecord(
     ),
 )
 
+PCB_MERGING = MethodRecord(
+    name="pcb_merging",
+    target="fb_merging.task_vectors.pcb_merging:PcbMerging",
+    summary="weigh each update by its size and by its agreement with the others, drop those of low score",
+    tags=("task-vectors", "sparse", "data-free"),
+    capabilities=Capabilities(
+        base="required", locality="element", surveys=4, laws=TASK_VECTOR_LAWS - {Law.SCALE}
+    ),
+    paper=Paper(
+        title="Parameter Competition Balancing for Model Merging",
+        authors="Du et al.",
+        year=2024,
+        venue="NeurIPS",
+        arxiv="2410.02396",
+    ),
+)
+
 ENTRIES = (
     TASK_ARITHMETIC,
     TASK_VECTOR_MERGING,
@@ -284,6 +301,7 @@ ENTRIES = (
     CONSENSUS_TIES,
     RAM,
     RAMPLUS,
+    PCB_MERGING,
     METAGPT,
     LOCALIZE_AND_STITCH,
     CABS,
