@@ -178,7 +178,7 @@ NEARSWAP = MethodRecord(
         base="required",
         max_models=1,
         locality="element",
-        laws=frozenset({Law.IDENTICAL, Law.PERMUTATION, Law.BASE_FIXED_POINT, Law.TRANSLATION}),
+        laws=frozenset({Law.PERMUTATION, Law.BASE_FIXED_POINT, Law.TRANSLATION}),
     ),
     paper=Paper(title="QuartetAnemoi-70B-t0.0001 (model card)", authors="alchemonaut", year=2024),
 )
@@ -192,7 +192,7 @@ ARCEE_FUSION = MethodRecord(
         base="required",
         max_models=1,
         locality="tensor",
-        laws=frozenset({Law.IDENTICAL, Law.PERMUTATION, Law.BASE_FIXED_POINT}),
+        laws=frozenset({Law.PERMUTATION, Law.BASE_FIXED_POINT}),
     ),
     paper=PASSTHROUGH.paper,
 )
