@@ -28,20 +28,38 @@ if TYPE_CHECKING:
     from fusionbench_core.tasks import Task
     from fusionbench_core.tasks.adaptation import AdaptationTask
     from fusionbench_core.testing.subject import MethodSubject
+    from fusionbench_core.testing.zoo import Case
 
 ZOO_PLUGIN = Path(zoo_source.__file__)
 """The plugin file that a process needs to load what is written here."""
 
 
+def takes_base(subject: MethodSubject) -> bool:
+    """Whether the pool of a method has a base."""
+    return subject.record.capabilities.base != "forbidden"
+
+
+def pool_for(subject: MethodSubject, case: Case, directory: Path, **options: Any) -> ModelPool:
+    """A case on disk, with a base if the method takes one. Options as of `pool_on_disk`."""
+    return zoo_source.pool_on_disk(case, directory, base=takes_base(subject), **options)
+
+
 def fuse_pool(
-    subject: MethodSubject, pool: ModelPool, tasks: Mapping[str, Task], *, accelerator: str = "auto"
+    subject: MethodSubject,
+    pool: ModelPool,
+    tasks: Mapping[str, Task],
+    *,
+    threads: int | None = None,
+    accelerator: str = "auto",
 ) -> dict[str, Tensor] | nn.Module:
     """Fuse a pool in memory: a whole state dict, or the module of a new architecture.
 
     Args:
+        threads: Of the engine; None for one a processor.
         accelerator: Where learned methods and statistics compute, in Fabric's words.
     """
-    prepared, adaptation = _prepare(subject, subject.method(pool.names), pool, tasks, accelerator)
+    method = subject.method(pool.names)
+    prepared, adaptation = _prepare(subject, method, pool, tasks, threads, accelerator)
     fused = fuse_in_memory(prepared, subject.registry, adaptation)
     return complete_state(fused.state or {}, pool) if fused.module is None else fused.module
 
@@ -79,10 +97,11 @@ def _prepare(
     method: Method,
     pool: ModelPool,
     tasks: Mapping[str, Task],
+    threads: int | None = None,
     accelerator: str = "auto",
 ) -> tuple[Prepared, dict[str, AdaptationTask]]:
     config = RunConfig(modelpool={}, fabric=FabricConfig(accelerator=accelerator))
-    options = engine_options(EngineConfig())
+    options = engine_options(EngineConfig(threads=threads))
     declared = subject.record.capabilities
     entries: dict[str, Any] = {name: {"task": task.record.name} for name, task in tasks.items()}
     task_pool = TaskPool(tasks, TaskPoolConfig.model_validate({"tasks": entries}))

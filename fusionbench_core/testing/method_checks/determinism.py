@@ -77,8 +77,7 @@ def order_of_tensors(subject: MethodSubject) -> None:
     Fix: key random numbers by the tensor's name, as `group.uniform` and `job.generator(…, name)` do;
     carry nothing over from one tensor to the next.
     """
-    from fusionbench_core.testing.artefacts import fuse_pool
-    from fusionbench_core.testing.zoo_source import pool_on_disk
+    from fusionbench_core.testing.artefacts import fuse_pool, pool_for
 
     case = subject.case()
     ways: dict[str, Any] = {
@@ -90,7 +89,7 @@ def order_of_tensors(subject: MethodSubject) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for way, options in ways.items():
             directory = Path(scratch, way)
-            pool = pool_on_disk(case, directory, base=_has_base(subject), **options)
+            pool = pool_for(subject, case, directory, **options)
             with fixed_global_seed():
                 found[way] = picture_of(subject, fuse_pool(subject, pool, case.tasks), case)
     wanted = found.pop("in one file")
@@ -185,6 +184,7 @@ def chunks(subject: MethodSubject) -> None:
     random numbers by `group.start`, as `group.uniform` does.
     """
     from fusionbench_core.methods import TensorMethod
+    from fusionbench_core.testing.artefacts import takes_base
     from fusionbench_core.testing.groups import merge_groups
 
     subject.needs_streaming()
@@ -193,7 +193,7 @@ def chunks(subject: MethodSubject) -> None:
         raise Inapplicable(f"with locality {locality!r} the engine does not cut tensors")
     case = subject.case()
     models, base = case.states()
-    given = base if _has_base(subject) else None
+    given = base if takes_base(subject) else None
     method = subject.method(tuple(models))
     assert isinstance(method, TensorMethod)
     assert_close(
@@ -216,8 +216,7 @@ def devices(subject: MethodSubject) -> None:
     import torch
 
     from fusionbench_core.methods import TensorMethod
-    from fusionbench_core.testing.artefacts import fuse_pool
-    from fusionbench_core.testing.zoo_source import pool_on_disk
+    from fusionbench_core.testing.artefacts import fuse_pool, pool_for
 
     if issubclass(subject.cls, TensorMethod) and not subject.capabilities.statistics:
         raise Inapplicable("the engine computes tensor methods on the CPU")
@@ -225,7 +224,7 @@ def devices(subject: MethodSubject) -> None:
         raise Inapplicable("there is no GPU on this machine")
     case = subject.case()
     with tempfile.TemporaryDirectory() as scratch:
-        pool = pool_on_disk(case, Path(scratch), base=_has_base(subject))
+        pool = pool_for(subject, case, Path(scratch))
         found = {}
         for where in ("cpu", "cuda"):
             with own_cache():
@@ -244,10 +243,6 @@ def _generators() -> dict[str, Any]:
         for name, state in global_state().items()
         if name.startswith(prefix)
     }
-
-
-def _has_base(subject: MethodSubject) -> bool:
-    return subject.record.capabilities.base != "forbidden"
 
 
 def _reversed(mapping: Mapping[str, Any]) -> dict[str, Any]:
