@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from fusionbench_core.methods import Method
     from fusionbench_core.pools import ModelSource
-    from fusionbench_core.tasks import Task
+    from fusionbench_core.tasks import Task, TaskResult
     from fusionbench_core.testing.package_checks.fresh import Loaded, Resolved
     from fusionbench_core.testing.zoo import Case
 
@@ -305,6 +305,35 @@ class TaskSubject(Subject):
                 reproduce=f"{self.cls.__name__}.example()",
             )
         return self.cls.model_validate({"name": "example", **example, **parameters})
+
+    def model(self, task: Task) -> nn.Module:
+        """A new example trunk with the task's head, in eval mode.
+
+        Raises:
+            Violation: if the author gives no trunk.
+        """
+        from fusionbench_core.tasks.attach import attach
+
+        try:
+            trunk = self.cls.example_trunk()
+        except NotImplementedError:
+            raise Violation(
+                "there is no trunk to check it with: `example_trunk()` is not given",
+                reproduce=f"{self.cls.__name__}.example_trunk()",
+            ) from None
+        return attach(task, trunk).eval()
+
+    def measure(self, **context: Any) -> TaskResult:
+        """The example trunk on the example, both new. Arguments as of `EvalContext`."""
+        from fusionbench_core.tasks import EvalContext
+
+        task = self.task()
+        return task.evaluate(self.model(task), EvalContext(**context))
+
+    @cached_property
+    def measured(self) -> TaskResult:
+        """What :meth:`measure` gives on all test data, once for all checks that only look at it."""
+        return self.measure()
 
 
 SUBJECTS: dict[type, type[Subject]] = {

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from fb_clip_tasks import plugin
+from fb_clip_tasks.sources import examples
 from fb_clip_tasks.sources.locating import peek_json
 from fb_clip_tasks.sources.transformers_source import TransformersSource, model_class
 from fusionbench_core import MissingCapability, implements
@@ -29,6 +32,15 @@ class Clip(TransformersSource):
 
     To merge experts that were fine-tuned with a frozen text tower, `clip_vision` reads half as much.
     """
+
+    @classmethod
+    def example(cls, directory: Path) -> Mapping[str, str]:
+        examples.write_clip(directory)
+        return {"path": str(directory)}
+
+    @classmethod
+    def example_state(cls, directory: Path) -> Mapping[str, Tensor]:
+        return examples.loaded("CLIPModel", directory)
 
     @classmethod
     def recognises(cls, path: str) -> bool:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from fb_clip_tasks import plugin
+from fb_clip_tasks.sources import examples
 from fb_clip_tasks.sources.joined import JoinedCheckpoint
 from fb_clip_tasks.sources.locating import peek_json, read_json
 from fb_clip_tasks.sources.transformers_source import TransformersSource, model_class
@@ -45,6 +46,15 @@ class ClipVision(TransformersSource):
     projection: str | None = Field(
         default=None, description="where a tower saved without its projection takes it from: a CLIP model"
     )
+
+    @classmethod
+    def example(cls, directory: Path) -> Mapping[str, str]:
+        examples.write_clip(directory)
+        return {"path": str(directory)}
+
+    @classmethod
+    def example_state(cls, directory: Path) -> Mapping[str, Tensor]:
+        return examples.loaded("CLIPVisionModelWithProjection", directory)
 
     @classmethod
     def recognises(cls, path: str) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from fb_clip_tasks import plugin
+from fb_clip_tasks.sources import examples
 from fb_clip_tasks.sources.locating import first_line, peek_json
 from fb_clip_tasks.sources.transformers_source import TransformersSource, model_class
 from fusionbench_core import MissingCapability, implements
@@ -21,6 +24,15 @@ class ImageClassifier(TransformersSource):
     Running statistics and counters of batch norm are part of the weights. Where experts' heads differ,
     name the head's tensors in `modelpool.heads`, and give each task its expert's with `head_from`.
     """
+
+    @classmethod
+    def example(cls, directory: Path) -> Mapping[str, str]:
+        examples.write_classifier(directory)
+        return {"path": str(directory)}
+
+    @classmethod
+    def example_state(cls, directory: Path) -> Mapping[str, Tensor]:
+        return examples.loaded("ResNetForImageClassification", directory)
 
     @classmethod
     def recognises(cls, path: str) -> bool:

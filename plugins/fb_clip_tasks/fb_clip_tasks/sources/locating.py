@@ -42,6 +42,11 @@ def split_revision(reference: str, revision: str | None) -> tuple[str, str | Non
     return name, revision or written or None
 
 
+def commit_of(directory: Path) -> str | None:
+    """The commit that a snapshot in the hub's cache is of; None for any other directory."""
+    return directory.name if directory.parent.name == "snapshots" else None
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """The object in a JSON file.
 

@@ -6,17 +6,18 @@ import copy
 import difflib
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from fb_clip_tasks import plugin
+from fb_clip_tasks.sources import examples
 from fb_clip_tasks.sources.blank import blank_parameters, on_meta
-from fb_clip_tasks.sources.locating import first_line, locate, peek_json, present, read_json
+from fb_clip_tasks.sources.locating import commit_of, first_line, locate, peek_json, present, read_json
 from fb_clip_tasks.sources.names import require_all
 from fb_clip_tasks.sources.transformers_source import NOTICES
 from fusionbench_core import (
@@ -61,6 +62,15 @@ class OpenClip(ModelSource):
     )
     visual_only: bool = Field(default=False, description="read the visual tower alone")
     revision: str | None = Field(default=None, description="branch, tag or commit of a hub id")
+
+    @classmethod
+    def example(cls, directory: Path) -> Mapping[str, str]:
+        examples.write_open_clip(directory)
+        return {"path": str(directory)}
+
+    @classmethod
+    def example_state(cls, directory: Path) -> Mapping[str, Tensor]:
+        return examples.loaded_by_open_clip(directory)
 
     @classmethod
     def recognises(cls, path: str) -> bool:
@@ -135,6 +145,9 @@ class OpenClip(ModelSource):
         if self.location.is_file():
             return self.location
         return next(iter(present(self.location, WEIGHTS)), self.location)
+
+    def commit(self) -> str | None:
+        return commit_of(self.directory)
 
     def assets(self) -> Sequence[Path]:
         """open_clip's config, written where there is none, and the tokenizer's files."""

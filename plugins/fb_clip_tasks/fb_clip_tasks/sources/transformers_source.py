@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import nn
 
 from fb_clip_tasks.sources.blank import blank, on_meta
-from fb_clip_tasks.sources.locating import first_line, locate, present, read_json
+from fb_clip_tasks.sources.locating import commit_of, first_line, locate, present, read_json
 from fb_clip_tasks.sources.names import module_names, remembered, require_all
 from fusionbench_core import (
     Checkpoint,
@@ -119,6 +119,9 @@ class TransformersSource(ModelSource):
 
     def skeleton(self) -> nn.Module:
         return blank(lambda: self.make(self.config()))
+
+    def commit(self) -> str | None:
+        return commit_of(self.directory)
 
     def assets(self) -> Sequence[Path]:
         return present(self.directory, self.asset_names())

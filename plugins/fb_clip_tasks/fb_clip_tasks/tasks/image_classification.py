@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fb_clip_tasks import plugin
+from fb_clip_tasks.sources import examples
 from fb_clip_tasks.sources.image_classifier import ImageClassifier
 from fb_clip_tasks.tasks.image_task import ImageTask
 from fb_clip_tasks.tasks.preprocessing import resized, size_of
@@ -39,6 +40,14 @@ class ImageClassification(ImageTask):
         default=None,
         description="shell patterns of the head's tensors; default: all outside the model's own base model",
     )
+
+    @classmethod
+    def example(cls) -> Mapping[str, Any]:
+        return {"dataset": "digits"}
+
+    @classmethod
+    def example_trunk(cls) -> nn.Module:
+        return examples.classifier(classes=10)
 
     @cached_property
     def expert_head(self) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fb_clip_tasks import plugin
+from fb_clip_tasks.sources import examples
 from fb_clip_tasks.tasks.image_task import ImageTask
 from fb_clip_tasks.tasks.images import labels_and_templates
 from fb_clip_tasks.tasks.preprocessing import resized, size_of
@@ -47,6 +49,16 @@ class ZeroShotImageClassification(ImageTask):
     templates: tuple[str, ...] | None = Field(
         default=None, description="prompts with {} for the class name; default: the card's"
     )
+
+    @classmethod
+    def example(cls) -> Mapping[str, Any]:
+        return {"dataset": "digits"}
+
+    @classmethod
+    def example_trunk(cls) -> nn.Module:
+        """A vision tower as wide as the prompt table."""
+        table = PromptTable.model_validate({}).embed(["a scan of the handwritten digit zero."])
+        return examples.vision_tower(table.shape[1])
 
     @cached_property
     def head(self) -> ZeroShotHead:

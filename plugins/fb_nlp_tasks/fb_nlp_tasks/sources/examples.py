@@ -38,7 +38,7 @@ def make(auto: str, **settings: Any) -> Any:
     import transformers
 
     kind, sizes = _KINDS[auto]
-    config = transformers.AutoConfig.for_model(kind, vocab_size=32, **{**sizes, **settings})
+    config = transformers.AutoConfig.for_model(kind, **{"vocab_size": 32, **sizes, **settings})
     with torch.random.fork_rng(devices=[]):
         model = getattr(transformers, auto).from_config(config)
     generator = torch.Generator().manual_seed(0)

@@ -13,6 +13,7 @@ from pydantic import Field, PositiveInt, PrivateAttr, model_validator
 from torch import Tensor, nn
 
 from fb_nlp_tasks import plugin
+from fb_nlp_tasks.sources import examples
 from fb_nlp_tasks.sources.text_models import TextClassifier, TextEncoder
 from fb_nlp_tasks.tasks.expert_head import expert_classifier, head_hash
 from fb_nlp_tasks.tasks.heads import OwnClassifier, PromptClassifier
@@ -83,6 +84,16 @@ class TextClassification(ClassificationTask):
     revision: str | None = Field(default=None, description="branch, tag or commit of a hub data set")
 
     _tokenised: dict[str, TokenisedSplit] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def example(cls) -> Mapping[str, Any]:
+        return {"dataset": "moviesent", "head": "model", "tokenizer": MINILM, "max_length": 16}
+
+    @classmethod
+    def example_trunk(cls) -> nn.Module:
+        """A classifier of two classes that knows the tokens of the embedded encoder."""
+        vocabulary = shared_encoder(MINILM).described.config().vocab_size
+        return examples.make("AutoModelForSequenceClassification", vocab_size=vocabulary, num_labels=2)
 
     @model_validator(mode="after")
     def _check_head(self) -> TextClassification:
