@@ -22,7 +22,7 @@ from fusionbench_core.pools.scope import Scope
 from fusionbench_core.registry import Registry, default_registry
 from fusionbench_core.run.console import Console
 from fusionbench_core.run.fusing import fuse_in_memory, fuse_to_disk, live
-from fusionbench_core.run.prepare import Prepared, build_method, compute_device, engine_options
+from fusionbench_core.run.prepare import Prepared, build_method, check_data, compute_device, engine_options
 from fusionbench_core.tasks.pool import TaskPool, TaskPoolConfig, build_task_pool
 from fusionbench_core.tasks.result import TaskResult
 from fusionbench_core.tasks.task import Task
@@ -76,6 +76,7 @@ def fuse(
     kind = _kind(named, base)
     pool = _pool(named, base, source, registry, scope, tuple(heads))
     task_pool = _tasks(tasks, registry)
+    check_data(method, record, pool, task_pool)
     options = engine_options(EngineConfig.model_validate(dict(engine or {})))
     config = RunConfig(modelpool={}, seed=seed)
     prepared = Prepared(config, method, record, pool, task_pool, options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from fusionbench_core.checkpoints import Checkpoint, StateDictCheckpoint
+from fusionbench_core.checkpoints.finite import FiniteCheckpoint
 from fusionbench_core.errors import MissingCapability
 from fusionbench_core.pools.scope import Scope, matches
 from fusionbench_core.pools.source import ModelSource
@@ -32,6 +34,12 @@ class PooledModel:
         if isinstance(self._content, nn.Module):
             return StateDictCheckpoint.of(self._content, self.name)
         return StateDictCheckpoint(self._content, self.name)
+
+    def checked(self, called: str) -> PooledModel:
+        """The same model; reading NaN or Inf from its checkpoint raises `NonFiniteInput` about `called`."""
+        twin = copy.copy(self)
+        twin.checkpoint = FiniteCheckpoint(self.checkpoint, called)
+        return twin
 
     @property
     def live(self) -> nn.Module | None:
@@ -79,6 +87,12 @@ class ModelPool:
 
     def __getitem__(self, name: str) -> PooledModel:
         return self.models[name]
+
+    def checked(self) -> ModelPool:
+        """The same pool; reading a tensor that holds NaN or Inf raises `NonFiniteInput`."""
+        models = {name: model.checked(name) for name, model in self.models.items()}
+        base = self.base.checked("the base") if self.base else None
+        return ModelPool(models, base, scope=self.scope, heads=self.heads, data=self._data)
 
     @property
     def reference_model(self) -> PooledModel:
@@ -131,8 +145,6 @@ class ModelPool:
 
 
 def _copy_with(module: nn.Module, checkpoint: Checkpoint) -> nn.Module:
-    import copy
-
     from fusionbench_core.pools.source import load_into
 
     twin = copy.deepcopy(module).requires_grad_(False)

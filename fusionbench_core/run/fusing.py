@@ -48,7 +48,7 @@ def fuse_to_disk(
         console.stage("statistics", ", ".join(method.capabilities.statistics))
         statistics = collect_statistics(
             method,
-            prepared.pool,
+            _as_read(prepared),
             adaptation,
             registry,
             names=plan.models,
@@ -92,7 +92,7 @@ def fuse_in_memory(
     if method.capabilities.statistics:
         statistics = collect_statistics(
             method,
-            pool,
+            _as_read(prepared),
             adaptation,
             registry,
             names=plan.models,
@@ -123,7 +123,7 @@ def call_model_method(
         MethodError: naming method and plugin, for anything the method did not foresee.
     """
     job = FusionJob(
-        pool=prepared.pool,
+        pool=_as_read(prepared),
         tasks=adaptation,
         seed=prepared.config.seed,
         run_tensor_method=lambda inner: merge_in_memory(
@@ -147,6 +147,11 @@ def call_model_method(
     if not isinstance(fused, Fused):
         raise MethodError(f"{prepared.record.full_name} gave a {type(fused).__name__}, not a Fused")
     return fused
+
+
+def _as_read(prepared: Prepared) -> ModelPool:
+    """The pool as methods and statistics see it: the engine checks what it reads itself."""
+    return prepared.pool.checked() if prepared.options.check_finite else prepared.pool
 
 
 def make_fabric(config: FabricConfig) -> Any:

@@ -50,14 +50,35 @@ def prepare(config: RunConfig, registry: Registry, file: Path | None = None) -> 
     method, record = build_method(config.method, registry, file)
     pool = build_pool(config.modelpool, registry, file=file)
     tasks = build_task_pool(config.taskpool, registry, file=file) if config.taskpool else None
-    needs = [*method.capabilities.tasks, *(f"statistic {name}" for name in method.capabilities.statistics)]
+    check_data(method, record, pool, tasks)
+    return Prepared(config, method, record, pool, tasks, engine_options(config.engine))
+
+
+def check_data(method: Method, record: MethodRecord, pool: ModelPool, tasks: TaskPool | None) -> None:
+    """Check the tasks against what the method declares that it needs of them.
+
+    Raises:
+        MissingCapability: if there are none, or the task of a model does not provide it.
+    """
+    capabilities = method.capabilities
+    needs = [*capabilities.tasks, *(f"statistic {name}" for name in capabilities.statistics)]
     if needs and tasks is None:
         raise MissingCapability(
-            f"{record.full_name} needs data, and the run has no task pool",
+            f"{record.full_name} needs data, and there is no task pool",
             why=f"it asks for {', '.join(needs)}",
             fix="choose a task pool: taskpool=NAME; `fb list configs` shows them",
         )
-    return Prepared(config, method, record, pool, tasks, engine_options(config.engine))
+    wanted = {*capabilities.tasks, *(["batches"] if capabilities.statistics else [])}
+    known = tasks.tasks if tasks is not None else {}
+    for model in pool:
+        task = known.get(pool.task_of(model))
+        if task is not None and (missing := sorted(wanted - set(task.record.provides))):
+            raise MissingCapability(
+                f"{record.full_name} needs {', '.join(missing)} of task {task.name!r}, which has none",
+                model=model,
+                why=f"its evaluator {task.record.full_name} provides {', '.join(task.record.provides)}",
+                fix="choose another task evaluator, or a method that needs less of tasks",
+            )
 
 
 def build_method(section: dict, registry: Registry, file: Path | None = None) -> tuple[Method, MethodRecord]:

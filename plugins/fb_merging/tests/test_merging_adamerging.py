@@ -26,7 +26,12 @@ from fusionbench_core import (
 )
 from fusionbench_core.pools.scope import Scope
 
-RECORD = TaskRecord(name="blobs", target="tests:Blobs", summary="three classes of vectors")
+RECORD = TaskRecord(
+    name="blobs",
+    target="tests:Blobs",
+    summary="three classes of vectors",
+    provides=("evaluate", "batches", "labels", "logits", "loss"),
+)
 
 
 class Trunk(nn.Module):

@@ -19,7 +19,12 @@ from fusionbench_core import (
     fuse,
 )
 
-RECORD = TaskRecord(name="rows", target="tests:Rows", summary="two classes of vectors")
+RECORD = TaskRecord(
+    name="rows",
+    target="tests:Rows",
+    summary="two classes of vectors",
+    provides=("evaluate", "batches", "labels", "logits", "loss"),
+)
 
 
 class Headed(nn.Module):
