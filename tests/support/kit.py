@@ -17,20 +17,23 @@ KINDS = {"MethodRecord": "method", "SourceRecord": "source", "TaskRecord": "task
 
 
 def subject(record: Record) -> Subject:
-    """A record as the kit sees it when a plugin called `faulty` declares it, and its module's `BUILDERS`."""
+    """A record as the kit sees it in a plugin `faulty`, with its module's `BUILDERS` and `STATISTICS`."""
     kind = KINDS[type(record).__name__]
     origin = Origin(namespace="faulty", distribution="fb-faulty", version="1.0", module="faulty")
     owned = type(record)(**{**vars(record), "origin": origin})
     module = record.target.partition(":")[0]
-    declared = getattr(importlib.import_module(module), "BUILDERS", ())
-    builders = tuple(replace(each, origin=origin) for each in declared)
+
+    def beside(name: str) -> tuple[Record, ...]:
+        declared = getattr(importlib.import_module(module), name, ())
+        return tuple(replace(each, origin=origin) for each in declared)
+
     plugin = Plugin(
         namespace="faulty",
         distribution="fb-faulty",
         version="1.0",
         module=module,
         status="ok",
-        records={kind: (owned,), "builder": builders},
+        records={kind: (owned,), "builder": beside("BUILDERS"), "statistic": beside("STATISTICS")},
     )
     return subjects_of(plugin, Registry([plugin]))[1]
 

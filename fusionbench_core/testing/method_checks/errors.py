@@ -1,1 +1,453 @@
 """What a stranger sees when something does not fit."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fusionbench_core.api import fuse
+from fusionbench_core.checkpoints import StateDictCheckpoint
+from fusionbench_core.engine.memory import merge_in_memory
+from fusionbench_core.errors import FusionError
+from fusionbench_core.methods import TensorMethod
+from fusionbench_core.pools import ModelPool, PooledModel
+from fusionbench_core.pools.scope import Scope
+from fusionbench_core.records import implements
+from fusionbench_core.registry import default_registry
+from fusionbench_core.statistics.collect import collect_statistics
+from fusionbench_core.tasks import Task
+from fusionbench_core.tasks.adaptation import AdaptationTask
+from fusionbench_core.testing.artefacts import write_artefact
+from fusionbench_core.testing.check import Inapplicable, Violation, check
+from fusionbench_core.testing.method_checks.parameters import variants
+from fusionbench_core.testing.subject import MethodSubject, unexpected
+from fusionbench_core.testing.tolerance import assert_close
+from fusionbench_core.testing.zoo import NAMES, WIDTH, ZOO_TASK, Case, ZooTask, state_of
+
+_HEADS = ("classifier.*",)
+
+
+@check("FM-501")
+def other_names(subject: MethodSubject) -> None:
+    """Missing and extra tensors are named; task heads that only some models have do no harm.
+
+    Without the names, a user is left with two files of a thousand tensors each.
+
+    Fix: leave the comparison to the engine, and read tensors only where `pool.merges(name)` holds.
+    """
+    case, last = _pair(subject)
+
+    def without(module: nn.Module) -> None:
+        module.get_submodule("norm").register_parameter("bias", None)
+
+    def beside(module: nn.Module) -> None:
+        module.register_parameter("adapter", nn.Parameter(torch.zeros(WIDTH)))
+
+    for change, tensor in ((without, "norm.bias"), (beside, "adapter")):
+        odd = _with(case, {last: change})
+        _refused(lambda odd=odd: _fuse(subject, odd), f"a model where {tensor} is odd", last, tensor)
+    headed = _with(case, {name: _head(2) for name in case.models})
+    _works(lambda: _fuse(subject, headed, heads=_HEADS), "models with a task head, the base without")
+
+
+@check("FM-502")
+def other_shapes(subject: MethodSubject) -> None:
+    """Shapes that differ are named, vocabularies are called by their name; task heads may differ.
+
+    Fine-tuned models often have heads and vocabularies of their own: the two most common mismatches.
+
+    Fix: leave the comparison to the engine, and read tensors only where `pool.merges(name)` holds.
+    """
+    case, last = _pair(subject)
+
+    def wider(module: nn.Module) -> None:
+        module.register_parameter("adapter", nn.Parameter(torch.zeros(WIDTH + 1)))
+
+    def narrow(module: nn.Module) -> None:
+        module.register_parameter("adapter", nn.Parameter(torch.zeros(WIDTH)))
+
+    changes: dict[str | None, Callable[[nn.Module], None]] = dict.fromkeys((None, *case.models), narrow)
+    odd = _with(case, {**changes, last: wider})
+    _refused(lambda: _fuse(subject, odd), "a model with a tensor of another shape", last, "adapter")
+    language, _ = _pair(subject, "plain_lm")
+    grown = _with(language, {last: _more_words})
+    _refused(
+        lambda: _fuse(subject, grown), "a model of another vocabulary", last, "embed.weight", "vocabular"
+    )
+    headed = _with(case, {name: _head(size) for size, name in enumerate((None, *case.models), 2)})
+    _works(lambda: _fuse(subject, headed, heads=_HEADS), "models with task heads of different sizes")
+
+
+@check("FM-503")
+def mixed_dtypes(subject: MethodSubject) -> None:
+    """Models of different precision fuse as if all had the highest.
+
+    A bfloat16 checkpoint among float32 ones is common, and mixing them fails deep inside torch.
+
+    Fix: convert what you read to one dtype, at least float32, before you compute.
+    """
+    case = subject.case("mlp").floats_changed(lambda model, name, tensor: tensor.bfloat16().float())
+    first = next(iter(case.models))
+    mixed = _with(case, {first: lambda module: module.to(torch.bfloat16)})
+    found = _works(lambda: _fuse(subject, mixed), f"{first} in bfloat16 and the others in float32")
+    if subject.gives_weights and not subject.capabilities.trains and len(case.models) > 1:
+        models, base = case.states()
+        # What is stored in bfloat16 may be computed with in bfloat16; the values are the same.
+        coarse = 4 * torch.finfo(torch.bfloat16).eps / torch.finfo(torch.float32).eps
+        assert_close(
+            found,
+            _fuse(subject, case),
+            [base, *models.values()],
+            "the same values, some of them stored in bfloat16, give another result",
+            k=coarse,
+        )
+    elif not subject.gives_weights:
+        _works(lambda: subject.outputs(found, mixed), "running what it made of models of two dtypes")
+
+
+@check("FM-504")
+def non_finite_inputs(subject: MethodSubject) -> None:
+    """NaN and Inf in an input are refused, naming model and tensor.
+
+    One broken download otherwise becomes a broken model, found out after its evaluation.
+
+    Fix: read tensors through `job.pool.checkpoint(name)` or `job.pool.module(name)`, which check them.
+    """
+    case, last = subject.case("mlp"), _last(subject)
+    broken: list[str | None] = [last]
+    if subject.record.capabilities.base == "required":
+        broken.append(None)
+    for model in broken:
+        for value in (float("nan"), float("inf")):
+            poisoned = case.floats_changed(_poison(model, "layers.0.weight", value))
+            _refused(
+                lambda poisoned=poisoned: _fuse(subject, poisoned),
+                f"{value} in {model or 'the base'}",
+                model or "base",
+                "layers.0.weight",
+            )
+
+
+@check("FM-505")
+def base_as_declared(subject: MethodSubject) -> None:
+    """A base is needed, taken or refused as declared.
+
+    The plan tells a user before anything is read; a wrong declaration tells after an hour, or never.
+
+    Fix: declare `base="required"` if `group.base`, `group.deltas` or `pool.checkpoint()` is used.
+    """
+    case, declared, name = subject.case("mlp"), subject.record.capabilities.base, subject.record.name
+    if declared == "required":
+        _refused(lambda: _fuse(subject, case, base=None), "a pool without a base", name, "base")
+    if declared == "forbidden":
+        _refused(lambda: _fuse(subject, case, base=case.base), "a pool with a base", name, "base")
+    if declared == "optional":
+        _works(lambda: _fuse(subject, case, base=None), 'no base, although it declares base="optional"', True)
+
+
+@check("FM-506")
+def number_of_models(subject: MethodSubject) -> None:
+    """It takes as many models as declared, and says how many when there are more or fewer.
+
+    A method that silently takes the first two of five models gives a result that means nothing.
+
+    Fix: declare `min_models` and `max_models`.
+    """
+    declared, name = subject.record.capabilities, subject.record.name
+    low, high = max(declared.min_models, 1), min(declared.max_models or len(NAMES), len(NAMES))
+    for count in {low, high} if low <= high else ():
+        case = subject.case("mlp", count=count)
+        _works(lambda case=case: _fuse(subject, case), f"{count} models, which it declares to take", True)
+    wrong = [count for count in (low - 1, high + 1) if 1 <= count <= len(NAMES)]
+    for count in wrong:
+        case = _cut(subject, count)
+        _refused(lambda case=case: _fuse(subject, case), f"{count} models", name, str(count))
+    _refused(lambda: _fuse(subject, _cut(subject, 0)), "no models at all", "models")
+
+
+@check("FM-507")
+def tasks_as_needed(subject: MethodSubject) -> None:
+    """Tasks that are missing, or lack what it needs, are reported before anything is computed.
+
+    Adapting to data needs data: the most common mistake is a task pool that does not fit the models.
+
+    Fix: declare in `tasks` all that is asked of tasks, and raise MissingCapability naming the models whose
+    task is missing.
+    """
+    declared, name = subject.record.capabilities, subject.record.name
+    if not (declared.tasks or declared.statistics):
+        raise Inapplicable("it needs no tasks")
+    case = subject.case("mlp")
+    _refused(lambda: _fuse(subject, case, tasks=None), "no task pool", name, "task")
+    poor = {each: _PoorTask(name=each) for each in case.tasks}
+    _refused(lambda: _fuse(subject, case, tasks=poor), "tasks that give no batches", name, "batches")
+    *others, last = case.models
+    if others:
+        some = {each: case.tasks[each] for each in others}
+        _refused(lambda: _fuse(subject, case, tasks=some), f"no task for {last}", last, may_pass=True)
+
+
+@check("FM-508")
+def statistics_of_these_models(subject: MethodSubject) -> None:
+    """Statistics that a model lacks are missed aloud or done without; none are used for other weights.
+
+    A statistic has nothing for some tensors; and one of other weights makes a plausible wrong model.
+
+    Fix: expect None among `group.statistics[name]`, and keep no statistics between runs.
+    """
+    declared = subject.record.capabilities
+    if not declared.statistics:
+        raise Inapplicable("it reads no statistics")
+    case = subject.case("mlp")
+    _refused(lambda: _merge_without(subject, case), "no statistic of one model", may_pass=True)
+    if declared.random:
+        return
+    _fuse(subject, case)
+    other = subject.case("mlp", seed=1)
+    models, base = other.states()
+    assert_close(
+        _fuse(subject, other),
+        _fuse(subject, _renamed(subject, other)),
+        [base, *models.values()],
+        "models called as others before them were merged with the others' statistics",
+    )
+
+
+@check("FM-509")
+def no_bare_errors(subject: MethodSubject) -> None:
+    """No AssertionError, KeyError, IndexError or RuntimeError: what fails says what to do.
+
+    A traceback from inside a method tells its author something, and its user nothing.
+
+    Fix: raise FusionError subclasses with `fix`; check parameters against the models' names in `check`.
+    """
+    for parameters, method in variants(subject):
+        for count in range(1, len(NAMES) + 1):
+            reproduce = f"{subject.cls.__name__}(**{parameters!r}).check({NAMES[:count]})"
+            try:
+                method.check(NAMES[:count])
+            except FusionError:
+                continue
+            except Exception as error:
+                raise Violation(
+                    f"its check of the models' names raises {unexpected(error)}",
+                    bound="ConfigError",
+                    reproduce=reproduce,
+                ) from error
+    case = subject.case("mlp")
+    nothing = Scope(include=("no such tensor",))
+    _refused(lambda: _fuse(subject, case, scope=nothing), "a scope without any tensor", may_pass=True)
+    vector = Scope(include=("norm.bias",))
+    _refused(lambda: _fuse(subject, case, scope=vector), "a scope of one small tensor", may_pass=True)
+
+
+@check("FM-510")
+def interrupts_pass(subject: MethodSubject) -> None:
+    """An interrupt stops it, and leaves no output that looks finished.
+
+    Who presses Ctrl-C wants the program to stop, not to go on with one model less.
+
+    Fix: catch `Exception` at most, better the one error that is expected; never `except:` or `BaseException`.
+    """
+    case, last = subject.case("mlp"), _last(subject)
+    pool = _pool(subject, case)
+    stopping = pool[last].checkpoint = _Stopping(state_of(case.models[last]))
+    _interrupted(subject, pool, case.tasks, lambda: stopping.reached)
+    if subject.record.capabilities.tasks:
+        tasks = {name: _StoppingTask(name=name) for name in case.tasks}
+        _interrupted(subject, _pool(subject, case), tasks, lambda: True)
+
+
+class _Stopping(StateDictCheckpoint):
+    """Reading it is where the user presses Ctrl-C."""
+
+    reached = False
+
+    def tensor(self, key: str) -> torch.Tensor:
+        self.reached = True
+        raise KeyboardInterrupt
+
+    def fingerprint(self) -> str:
+        return "interrupted"
+
+
+@implements(ZOO_TASK)
+class _StoppingTask(ZooTask):
+    """Its first batch is where the user presses Ctrl-C."""
+
+    def batches(self, *_: Any, **__: Any) -> Iterator[Any]:
+        raise KeyboardInterrupt
+
+
+@implements(replace(ZOO_TASK, name="poor_task", provides=("evaluate",)))
+class _PoorTask(ZooTask):
+    """It can be measured, and that is all."""
+
+
+def _interrupted(
+    subject: MethodSubject, pool: ModelPool, tasks: Mapping[str, Task], reached: Callable[[], bool]
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="fb-check-") as scratch:
+        directory = Path(scratch) / "model"
+        try:
+            write_artefact(subject, pool, tasks, directory)
+        except KeyboardInterrupt:
+            if directory.exists():
+                raise Violation("an interrupted run leaves an output that looks finished") from None
+            return
+        except Exception as error:
+            if reached():
+                raise Violation(f"an interrupt becomes another error: {unexpected(error)}") from error
+            raise
+        if reached():
+            raise Violation("an interrupt is swallowed: it goes on and gives a result")
+
+
+def _merge_without(subject: MethodSubject, case: Case) -> None:
+    """Merge with the statistics of all models but the last."""
+    pool = _pool(subject, case)
+    method = subject.method(pool.names)
+    assert isinstance(method, TensorMethod)
+    names = pool.names if method.capabilities.ordered else tuple(sorted(pool.names))
+    tasks = {name: AdaptationTask(task) for name, task in case.tasks.items()}
+    found = collect_statistics(method, pool, tasks, default_registry(), names=names)
+    merge_in_memory(method, pool, statistics={name: [*each[:-1], {}] for name, each in found.items()})
+
+
+def _works(work: Callable[[], Any], situation: str, declared: bool = False) -> Any:
+    try:
+        return work()
+    except Exception as error:
+        raise Violation(
+            f"it fails with {situation}: {unexpected(error)}", false_declaration=declared
+        ) from error
+
+
+def _refused(work: Callable[[], Any], situation: str, *names: str, may_pass: bool = False) -> None:
+    """The work must raise a FusionError with a remedy that names all of `names`, or may pass."""
+    try:
+        work()
+    except FusionError as error:
+        bare = error.__cause__
+        if bare is not None and not isinstance(bare, FusionError) and isinstance(bare, Exception):
+            raise Violation(
+                f"{situation}: a {type(bare).__name__} escapes from it: {bare}",
+                bound="a FusionError with what to do",
+            ) from error
+        lost = [name for name in names if name not in str(error)]
+        if lost:
+            raise Violation(
+                f"{situation}: the error does not name {', '.join(lost)}", measured=str(error)
+            ) from error
+        if not error.fix:
+            raise Violation(f"{situation}: the error does not say what to do", measured=str(error)) from error
+    except Exception as error:
+        raise Violation(
+            f"{situation}: a bare {unexpected(error)}", bound="a FusionError with what to do"
+        ) from error
+    else:
+        if not may_pass:
+            raise Violation(f"{situation}: it passes silently", bound="a FusionError with what to do")
+
+
+_AS_DECLARED: Any = object()
+
+
+def _fuse(
+    subject: MethodSubject, case: Case, *, base: Any = _AS_DECLARED, tasks: Any = _AS_DECLARED, **options: Any
+) -> Any:
+    """Fuse a case with this base and these tasks; by default those that it declares to need."""
+    declared = subject.record.capabilities
+    if base is _AS_DECLARED:
+        base = None if declared.base == "forbidden" else case.base
+    if tasks is _AS_DECLARED:
+        tasks = case.tasks
+    if tasks is not None and (declared.tasks or declared.statistics):
+        options["tasks"] = tasks
+    models: dict[str, Any] = dict(case.models)
+    if subject.streams:
+        models = {name: state_of(module) for name, module in models.items()}
+        base = state_of(base) if base is not None else None
+    fused = fuse(subject.method(tuple(models)), models, base, **options)
+    return dict(fused.state_dict()) if subject.gives_weights and isinstance(fused, nn.Module) else fused
+
+
+def _pool(subject: MethodSubject, case: Case) -> ModelPool:
+    models = {name: PooledModel(name, content=module) for name, module in case.models.items()}
+    base = subject.record.capabilities.base != "forbidden"
+    return ModelPool(models, PooledModel("_base_", content=case.base) if base else None)
+
+
+def _last(subject: MethodSubject) -> str:
+    return NAMES[subject.count() - 1]
+
+
+def _pair(subject: MethodSubject, name: str = "mlp") -> tuple[Case, str]:
+    """A case, and the name of the model that is made not to fit.
+
+    Raises:
+        Inapplicable: if there is nothing that it could differ from.
+    """
+    if subject.count() == 1 and subject.record.capabilities.base == "forbidden":
+        raise Inapplicable("it takes one model and no base: nothing can differ")
+    return subject.case(name), _last(subject)
+
+
+def _with(case: Case, changes: Mapping[Any, Callable[[nn.Module], Any]]) -> Case:
+    """A copy whose modules went through `changes`: model name, None for the base -> what is done to it."""
+
+    def changed(name: str | None, module: nn.Module) -> nn.Module:
+        twin = copy.deepcopy(module)
+        if name in changes:
+            changes[name](twin)
+        return twin.requires_grad_(False)
+
+    models = {name: changed(name, module) for name, module in case.models.items()}
+    return Case(case.name, changed(None, case.base), models, case.tasks)
+
+
+def _renamed(subject: MethodSubject, case: Case) -> Case:
+    """The same models under names that no other case has, in the order in which they are merged."""
+    order = list(case.models) if subject.capabilities.ordered else sorted(case.models)
+    names = {f"model{rank}": name for rank, name in enumerate(order)}
+    tasks = {new: case.tasks[old].model_copy(update={"name": new}) for new, old in names.items()}
+    return Case(case.name, case.base, {new: case.models[old] for new, old in names.items()}, tasks)
+
+
+def _head(size: int) -> Callable[[nn.Module], None]:
+    def attach(module: nn.Module) -> None:
+        head = nn.Linear(1, size, bias=False)
+        nn.init.ones_(head.weight)
+        module.add_module("classifier", head)
+
+    return attach
+
+
+def _more_words(module: nn.Module) -> None:
+    embed, head = module.get_submodule("embed"), module.get_submodule("head")
+    assert isinstance(embed.weight, torch.Tensor)
+    grown = nn.Parameter(torch.cat([embed.weight, embed.weight[:1]]))
+    embed.weight, head.weight = grown, grown
+
+
+def _poison(model: str | None, tensor: str, value: float) -> Callable[..., torch.Tensor]:
+    def change(at: str | None, name: str, values: torch.Tensor) -> torch.Tensor:
+        if at == model and name == tensor:
+            values.view(-1)[3] = value
+        return values
+
+    return change
+
+
+def _cut(subject: MethodSubject, count: int) -> Case:
+    """A case with a number of models that the method may not take."""
+    from fusionbench_core.testing.zoo import case
+
+    return case("mlp", count=count)
