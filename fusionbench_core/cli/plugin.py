@@ -16,6 +16,7 @@ from fusionbench_core.plugins import Plugin, find, installed_plugins, settings
 COMMANDS = {
     "check": Lazy("fusionbench_core.cli.plugin_check", "Run the conformance checks on a plugin."),
     "new": Lazy("fusionbench_core.cli.plugin_new", "Write a plugin package to start from."),
+    "validate": Lazy("fusionbench_core.cli.plugin_validate", "Build, install, check and test a plugin."),
 }
 """Commands in modules of their own, each named `command`."""
 

@@ -56,7 +56,7 @@ def _unless_local(function: Any, refuse: Any) -> Any:
 
 def environment(home: Path) -> dict[str, str]:
     """The environment of a process that checks a plugin: its homes, caches and offline switches."""
-    kept = {name: value for name, value in os.environ.items() if not _secret(name)}
+    kept = {name: value for name, value in os.environ.items() if not secret(name)}
     return {
         **kept,
         "HOME": str(home),
@@ -72,7 +72,8 @@ def environment(home: Path) -> dict[str, str]:
     }
 
 
-def _secret(name: str) -> bool:
+def secret(name: str) -> bool:
+    """Whether a variable of that name may hold what nobody else should know."""
     return any(word in name.upper() for word in ("TOKEN", "SECRET", "PASSWORD", "API_KEY", "CREDENTIAL"))
 
 
