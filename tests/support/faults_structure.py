@@ -43,16 +43,22 @@ def module(target: str) -> MethodRecord:
     return record(target, locality="model", output="module")
 
 
-def floats(pool) -> list[str]:
-    """Names to merge: floating, and tied ones once."""
+def merged_names(pool) -> list[str]:
+    """Names in scope, tied ones once."""
     checkpoint = pool.reference_model.checkpoint
-    return [n for n in checkpoint if checkpoint.info(n).is_floating and n not in checkpoint.aliases]
+    return [name for name in checkpoint if pool.merges(name) and name not in checkpoint.aliases]
 
 
-def read(pool, model: str, name: str):
+def floats(pool) -> list[str]:
+    """Names to merge."""
+    checkpoint = pool.reference_model.checkpoint
+    return [name for name in merged_names(pool) if checkpoint.info(name).is_floating]
+
+
+def read(pool, model: str | None, name: str):
     raw = pool.checkpoint(model).tensor(name)
     if raw.is_floating_point() and not raw.isfinite().all():
-        raise NonFiniteInput("NaN or Inf", model=model, tensor=name, fix="leave it out")
+        raise NonFiniteInput("NaN or Inf", model=model or "the base", tensor=name, fix="leave it out")
     return raw.to(torch.promote_types(raw.dtype, torch.float32), copy=True)
 
 
@@ -65,7 +71,7 @@ def means(pool) -> dict[str, Any]:
 
 
 def merged_module(pool) -> nn.Module:
-    twin = pool.module(pool.names[0])
+    twin = pool.module(None if pool.base else pool.names[0])
     for name, tensor in means(pool).items():
         twin.state_dict()[name].copy_(tensor)
     return twin
@@ -251,6 +257,7 @@ class SharesStorage(ModelMethod):
     def fuse(self, job):
         twin = merged_module(job.pool)
         for name, parameter in twin.named_parameters():
+            read(job.pool, None, name)
             if name.endswith("bias"):
                 parameter.data = job.pool.checkpoint().tensor(name)
         return of(twin, job.pool)
@@ -264,9 +271,7 @@ class AveragesIntegers(ModelMethod):
     __doc__ = DOC
 
     def fuse(self, job):
-        checkpoint = job.pool.reference_model.checkpoint
-        names = [name for name in checkpoint if name not in checkpoint.aliases]
-        return Fused.weights({name: mean(job.pool, name) for name in names})
+        return Fused.weights({name: mean(job.pool, name) for name in merged_names(job.pool)})
 
 
 VARIANCE = weights("ExtrapolatesVariances", base="required")
@@ -279,8 +284,9 @@ class ExtrapolatesVariances(ModelMethod):
     def fuse(self, job):
         state = means(job.pool)
         for name in state:
+            change = state[name] - read(job.pool, None, name)
             if name.endswith("running_var"):
-                state[name] += 20 * (state[name] - job.pool.checkpoint().tensor(name))
+                state[name] += 20 * change
         return Fused.weights(state)
 
 
@@ -292,7 +298,7 @@ class AddsCountersUp(ModelMethod):
     __doc__ = DOC
 
     def fuse(self, job):
-        counters = [n for n in job.pool.reference_model.checkpoint if n.endswith("num_batches_tracked")]
+        counters = [name for name in merged_names(job.pool) if name.endswith("num_batches_tracked")]
         total = {n: sum(job.pool.checkpoint(model).tensor(n) for model in job.pool) for n in counters}
         return Fused.weights(means(job.pool) | total)
 
@@ -307,7 +313,7 @@ class MergesTiedNamesApart(ModelMethod):
     def fuse(self, job):
         checkpoint, state = job.pool.reference_model.checkpoint, {}
         for name in checkpoint:
-            if checkpoint.info(name).is_floating:
+            if checkpoint.info(name).is_floating and job.pool.merges(name):
                 value = mean(job.pool, name)
                 noise = torch.rand(value.shape, generator=job.generator(name), dtype=value.dtype)
                 state[name] = value + 0.01 * noise
