@@ -74,14 +74,16 @@ def clip(deltas: Sequence[Tensor], clips: Clips) -> list[Tensor]:
 
 
 def scores(deltas: Sequence[Tensor], clips: Clips) -> list[Tensor]:
-    """How each entry of each model fares in the competition, up to a common factor; 0 at least."""
+    """fp32: how each entry of each model fares in the competition, up to a common factor; 0 at least."""
     total = add_all(deltas)
     count = len(deltas)
     result = []
     for delta, high, low in zip(deltas, *clips):
         size = (delta.abs().clamp(low, high) - low) / (high - low if high > low else 1.0)
         # exp(count) is left out, which would overflow for many models.
-        result.append((count * (size.square() - 1)).exp_() * (delta * total).tanh_().clamp_(min=0))
+        score = (count * (size.square() - 1)).exp_() * (delta * total).tanh_().clamp_(min=0)
+        # The thresholds are numbers in fp32; an entry that equals one in fp32 only would weigh something.
+        result.append(score.float())
     return result
 
 
