@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fusionbench_core.testing.check import Inapplicable, Violation, check
-from fusionbench_core.testing.method_checks.laws import compare, fused
+from fusionbench_core.testing.method_checks.laws import compare, fused, on_grid
 from fusionbench_core.testing.subject import MethodSubject
 from fusionbench_core.testing.tolerance import bound, deviation
 
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fusionbench_core.testing.zoo import Case
-
-_GRID = 2**-12
 
 
 @check("FM-219", required=False, level="full")
@@ -75,11 +73,8 @@ def reference_formula(subject: MethodSubject) -> None:
         return merged
 
     for name in ("mlp", "tied_lm"):
-        case = subject.case(name).floats_changed(
-            # Differences are exact, so that no entry falls on another side of a threshold in fp64.
-            lambda model, key, tensor: (tensor / _GRID).round() * _GRID
-        )
-        subject.overriding(merge=merge).fuse(case)
+        # Differences are exact, so that no entry falls on another side of a threshold in fp64.
+        subject.overriding(merge=merge).fuse(on_grid(subject.case(name)))
     if faults:
         raise faults[0]
 

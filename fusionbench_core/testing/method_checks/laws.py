@@ -115,7 +115,7 @@ def translation(subject: MethodSubject) -> str | None:
     subject.needs_weights()
 
     def probe(dtype: torch.dtype) -> None:
-        case = _on_grid(subject.case("mlp", dtype=dtype))
+        case = on_grid(subject.case("mlp", dtype=dtype))
         moved = case.floats_changed(lambda model, key, tensor: tensor + 0.5)
         wanted = {name: tensor.double() + 0.5 for name, tensor in subject.fuse(case).items()}
         compare(subject, moved, subject.fuse(moved), wanted, "a constant added to all models is not added")
@@ -157,11 +157,20 @@ def deltas_or_weights(subject: MethodSubject) -> None:
     subject.needs_weights()
     if Law.TRANSLATION not in subject.capabilities.laws:
         raise Inapplicable("the law TRANSLATION is not declared")
-    case = _on_grid(subject.case("mlp"))
+    case = on_grid(subject.case("mlp"))
     start = case.base.state_dict()
     deltas = case.floats_changed(lambda model, key, tensor: tensor - start[key])
     wanted = {name: tensor.double() + start[name] for name, tensor in subject.fuse(deltas).items()}
     compare(subject, case, subject.fuse(case), wanted, "task vectors fuse to something else than weights")
+
+
+def on_grid(case: Case) -> Case:
+    """The case with coarser values, so that moving and subtracting them is exact."""
+
+    def rounded(model: str | None, key: str, tensor: Tensor) -> Tensor:
+        return (tensor / _GRID).round() * _GRID
+
+    return case.floats_changed(rounded)
 
 
 def fused(subject: MethodSubject, case: Case, **options: Any) -> Any:
@@ -252,10 +261,3 @@ def _too_few(subject: MethodSubject, least: int) -> None:
     except MissingCapability:
         return
     raise Violation(f"it declares min_models={least}, and fuses one model without a word")
-
-
-def _on_grid(case: Case) -> Case:
-    def rounded(model: str | None, key: str, tensor: Tensor) -> Tensor:
-        return (tensor / _GRID).round() * _GRID
-
-    return case.floats_changed(rounded)
