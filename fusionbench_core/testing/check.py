@@ -30,6 +30,7 @@ MODULES = (
     "method_checks.artefact",
     "method_checks.errors",
     "method_checks.hygiene",
+    "method_checks.source_code",
     "source_checks.contract",
     "source_checks.reading",
     "task_checks.contract",

@@ -216,6 +216,7 @@ class MethodSubject(Subject):
     ) -> Any:
         """What `fusionbench_core.fuse` gives: a state dict or a module. Arguments as of :meth:`run`."""
         from fusionbench_core.api import fuse
+        from fusionbench_core.testing.sandbox import global_state
 
         declared = self.record.capabilities
         if declared.base == "forbidden":
@@ -223,7 +224,18 @@ class MethodSubject(Subject):
         if tasks is not None and (declared.tasks or declared.statistics):
             options["tasks"] = tasks
         method = self.method(tuple(models), **(parameters or {}))
-        return fuse(method, models=dict(models), base=base, **options)
+        before = None if "first_traces" in self.__dict__ else global_state()
+        try:
+            return fuse(method, models=dict(models), base=base, **options)
+        finally:
+            if before is not None:
+                self.__dict__["first_traces"] = (before, global_state())
+
+    @cached_property
+    def first_traces(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The global state before and after it fused for the first time: a setting is changed only once."""
+        self.fuse(self.case())
+        return self.__dict__["first_traces"]
 
     def overriding(self, **functions: Any) -> MethodSubject:
         """The same method with some functions of its class replaced, to watch what goes in and comes out."""
