@@ -262,9 +262,6 @@ class LosesBuffers(Faulty):
         state = super().example_state(directory)
         return {name: tensor for name, tensor in state.items() if name not in ("positions", "mask")}
 
-    def build(self, checkpoint):
-        return super().build(Sound.open(self))
-
 
 class OneModuleForAll(Sound):
     record = record("OneModuleForAll")

@@ -1,0 +1,12 @@
+"""The conformance kit on everything that this plugin provides."""
+
+from __future__ import annotations
+
+from fb_nlp_tasks.plugin import SOURCES, TASKS
+
+from fusionbench_core.testing import parametrize_with_checks
+
+
+@parametrize_with_checks((*SOURCES, *TASKS), level="fast")
+def test_conformance(entry, check):
+    check(entry)
