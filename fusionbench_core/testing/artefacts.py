@@ -19,6 +19,7 @@ from fusionbench_core.run.fusing import fuse_in_memory, fuse_to_disk
 from fusionbench_core.run.prepare import Prepared, engine_options
 from fusionbench_core.tasks.pool import TaskPool, TaskPoolConfig
 from fusionbench_core.testing import zoo_source
+from fusionbench_core.testing.sandbox import fixed_global_seed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -60,7 +61,8 @@ def fuse_pool(
     """
     method = subject.method(pool.names)
     prepared, adaptation = _prepare(subject, method, pool, tasks, threads, accelerator)
-    fused = fuse_in_memory(prepared, subject.registry, adaptation)
+    with fixed_global_seed():
+        fused = fuse_in_memory(prepared, subject.registry, adaptation)
     return complete_state(fused.state or {}, pool) if fused.module is None else fused.module
 
 
@@ -83,7 +85,8 @@ def write_artefact(
     prepared, adaptation = _prepare(subject, method, pool, tasks)
     writer = ArtefactWriter(directory, method, subject.record, pool, options=prepared.options)
     plan = make_plan(method, pool, prepared.options)
-    fuse_to_disk(prepared, plan, writer, subject.registry, adaptation, Console(), on_step)
+    with fixed_global_seed():
+        fuse_to_disk(prepared, plan, writer, subject.registry, adaptation, Console(), on_step)
 
 
 def load_written(subject: MethodSubject, directory: Path) -> nn.Module:

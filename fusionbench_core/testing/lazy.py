@@ -63,7 +63,7 @@ class Reader(Checkpoint):
 
     Attributes:
         entries: Name -> entries read of it so far, each time counted.
-        held: Largest share of the tensors, of those with entries, that somebody held at one time.
+        held: Largest share of the floating tensors that somebody held at one time.
     """
 
     def __init__(self, inner: Checkpoint) -> None:
@@ -73,7 +73,11 @@ class Reader(Checkpoint):
         self.held = 0.0
         self._lock = threading.Lock()
         self._storages: dict[str, list[StorageWeakRef]] = {}
-        self._whole = sum(inner.info(key).numel > 0 for key in inner if key not in inner.aliases)
+        self._watched = {
+            key
+            for key in inner
+            if inner.info(key).is_floating and inner.info(key).numel and key not in inner.aliases
+        }
 
     def keys(self) -> tuple[str, ...]:
         return self._inner.keys()
@@ -99,10 +103,10 @@ class Reader(Checkpoint):
         copy = tensor.clone()
         with self._lock:
             self.entries[key] += copy.numel()
-            if copy.numel() and key not in self.aliases:
+            if key in self._watched and copy.numel():
                 self._storages.setdefault(key, []).append(StorageWeakRef(copy.untyped_storage()))
             held = sum(not all(each.expired() for each in copies) for copies in self._storages.values())
-            self.held = max(self.held, held / self._whole)
+            self.held = max(self.held, held / len(self._watched))
         return copy
 
 
@@ -120,6 +124,9 @@ class ReadPool(ModelPool):
         self.readers = {name: _read_through(model) for name, model in pool.models.items()}
         self.base_reader = _read_through(pool.base) if pool.base else None
         self.built: list[str] = []
+
+    def checked(self) -> ModelPool:
+        return self
 
     def module(self, name: str | None = None) -> nn.Module:
         if name is not None:

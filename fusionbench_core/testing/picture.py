@@ -51,7 +51,7 @@ def isolated(subject: MethodSubject, case: Case, **options: Any) -> Picture:
 
 def behaviour(subject: MethodSubject, case: Case) -> Picture:
     """The part of a picture that users see: weights, or what a new architecture computes."""
-    found = picture(subject, case)
+    found = isolated(subject, case)
     return found if subject.gives_weights else {k: v for k, v in found.items() if k.startswith(OUTPUTS)}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fusionbench_core.testing.check import Inapplicable, Violation, check
-from fusionbench_core.testing.picture import assert_same
+from fusionbench_core.testing.picture import OUTPUTS, assert_same, isolated
 from fusionbench_core.testing.subject import MethodSubject
 
 if TYPE_CHECKING:
@@ -48,14 +48,14 @@ def locality(subject: MethodSubject) -> None:
     if declared.locality == "model" or declared.surveys or declared.statistics:
         raise Inapplicable("it declares that it looks at whole models")
     case = subject.case("vit_tiny" if declared.locality == "layer" else "mlp")
-    wanted = subject.fuse(case)
+    wanted = isolated(subject, case)
     first = next(iter(case.models))
     for key in _probed(case, declared.locality):
         changed = case.changed(
             lambda model, name, tensor, key=key: tensor + 1 if (model, name) == (first, key) else tensor
         )
-        found = subject.fuse(changed)
-        elsewhere = [name for name in wanted if not _belongs(name, key, subject)]
+        found = isolated(subject, changed)
+        elsewhere = [n for n in wanted if not n.startswith(OUTPUTS) and not _belongs(n, key, subject)]
         what = f"its locality is {declared.locality!r}, and another {key} in {first} changes other tensors"
         assert_same({n: found[n] for n in elsewhere if n in found}, {n: wanted[n] for n in elsewhere}, what)
 
@@ -85,8 +85,8 @@ def memory(subject: MethodSubject) -> None:
     allowed = max(plan.peak_bytes, scratch) + _SLACK
     if grown > allowed:
         raise Violation(
-            f"merging {len(large)} models of {plan.write_bytes / _MIB:.0f} MiB takes more memory than merging "
-            f"models of {plan.write_bytes * _SIZES[1] / _SIZES[2] / _MIB:.0f} MiB",
+            f"merging {len(large)} models of {plan.write_bytes / _MIB:.0f} MiB takes more memory than "
+            f"merging models of {plan.write_bytes * _SIZES[1] / _SIZES[2] / _MIB:.0f} MiB",
             measured=f"{grown / _MIB:.0f} MiB",
             bound=f"{allowed / _MIB:.0f} MiB",
         )
@@ -178,7 +178,7 @@ def speed(subject: MethodSubject) -> None:
 
 
 def _probed(case: Case, locality: str) -> list[str]:
-    """Tensors to change: the first and the last, of those that lie in layers if need be."""
+    """Tensors to change: the first, the last and one in between, of those that lie in layers if need be."""
     from fusionbench_core.engine.step import layer_of
 
     names = [
@@ -186,7 +186,7 @@ def _probed(case: Case, locality: str) -> list[str]:
         for name, tensor in case.base.state_dict().items()
         if tensor.is_floating_point() and (locality != "layer" or layer_of(name) is not None)
     ]
-    return [names[0], names[-1]]
+    return [names[0], names[len(names) // 2], names[-1]]
 
 
 def _belongs(output: str, key: str, subject: MethodSubject) -> bool:
