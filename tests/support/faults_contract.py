@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
 from fusionbench_core import (
+    BuilderRecord,
     Capabilities,
     Fused,
     Law,
@@ -87,12 +88,21 @@ class SoundModule(ModelMethod):
 
     def fuse(self, job):
         members = {name: job.pool.module(name) for name in job.pool}
-        return Fused.of_module(MeanOf(members), builder="none")
+        return Fused.of_module(
+            MeanOf(members), builder="mean_of", arguments={"members": list(members)}, tensors={}
+        )
 
 
 class MeanOf(Predictor):
     def combine(self, outputs):
         return outputs.mean(0)
+
+
+def build_mean(context):
+    return MeanOf({name: context.member(name) for name in context.arguments["members"]})
+
+
+BUILDERS = (BuilderRecord(name="mean_of", target="faults_contract:build_mean", summary="means"),)
 
 
 PERMUTED = record("OtherRecord", laws=frozenset({Law.PERMUTATION}))

@@ -220,7 +220,7 @@ def statistics_of_these_models(subject: MethodSubject) -> None:
     )
 
 
-@check("FM-509")
+@check("FM-509", requires=("FM-102",))
 def no_bare_errors(subject: MethodSubject) -> None:
     """No AssertionError, KeyError, IndexError or RuntimeError: what fails says what to do.
 
@@ -324,6 +324,8 @@ def _merge_without(subject: MethodSubject, case: Case) -> None:
 def _works(work: Callable[[], Any], situation: str, declared: bool = False) -> Any:
     try:
         return work()
+    except Inapplicable:
+        raise
     except Exception as error:
         raise Violation(
             f"it fails with {situation}: {unexpected(error)}", false_declaration=declared
@@ -348,6 +350,8 @@ def _refused(work: Callable[[], Any], situation: str, *names: str, may_pass: boo
             ) from error
         if not error.fix:
             raise Violation(f"{situation}: the error does not say what to do", measured=str(error)) from error
+    except Inapplicable:
+        raise
     except Exception as error:
         raise Violation(
             f"{situation}: a bare {unexpected(error)}", bound="a FusionError with what to do"

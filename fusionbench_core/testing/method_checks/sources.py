@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
@@ -22,9 +23,14 @@ def trees(subject: Subject) -> dict[str, ast.Module]:
         file = inspect.getsourcefile(module) if module is not None and hasattr(module, "__file__") else None
         if module is None or file is None or file in found:
             continue
-        found[file] = ast.parse(Path(file).read_text(encoding="utf-8"))
+        found[file] = _parsed(file)
         waiting.extend(_imported(found[file], module))
     return found
+
+
+@lru_cache(maxsize=256)
+def _parsed(file: str) -> ast.Module:
+    return ast.parse(Path(file).read_text(encoding="utf-8"))
 
 
 def _imported(tree: ast.Module, module: ModuleType) -> Iterator[str]:
