@@ -78,9 +78,9 @@ class Environment:
             done = self._run([*pip, "--python", str(self._interpreter), *install], self.root, {})
             assert done.returncode == 0, done.stderr
 
-    def fb(self, *words: str, cwd: Path | None = None, ok: bool = True, **env: str):
+    def fb(self, *words: str, cwd: Path | None = None, ok: bool = True, timeout: float = 280, **env: str):
         """Run the installed `fb` script; `ok`: it must succeed."""
-        return self._checked([str(self.bin / "fb"), *words], cwd, env, ok)
+        return self._checked([str(self.bin / "fb"), *words], cwd, env, ok, timeout)
 
     def json(self, *words: str, **options: Any) -> Any:
         """What `fb WORDS --json` prints."""
@@ -94,12 +94,16 @@ class Environment:
     def _interpreter(self) -> Path:
         return self.bin / "python"
 
-    def _checked(self, command: list[str], cwd: Path | None, env: dict[str, str], ok: bool):
-        done = self._run(command, cwd or self.root, env)
+    def _checked(
+        self, command: list[str], cwd: Path | None, env: dict[str, str], ok: bool, timeout: float = 280
+    ):
+        done = self._run(command, cwd or self.root, env, timeout)
         assert done.returncode == 0 or not ok, f"{command}\n{done.stdout}\n{done.stderr}"
         return done
 
-    def _run(self, command: list[str], cwd: Path, extra: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    def _run(
+        self, command: list[str], cwd: Path, extra: dict[str, str], timeout: float = 280
+    ) -> subprocess.CompletedProcess[str]:
         ours = ("PYTHON", "VIRTUAL_ENV", "FB_", "XDG_", "PIP_")
         kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
         home = str(self.root / "home")
@@ -108,7 +112,7 @@ class Environment:
         )
         env = {**kept, **offline, "HOME": home, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **extra}
         return subprocess.run(
-            command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=280
+            command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=timeout
         )
 
 
