@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from fusionbench_core.methods.survey import Survey
 
 
+RESERVED = frozenset(
+    {"name", "models", "base", "output", "source", "tasks", "scope", "heads", "seed", "engine"}
+)
+"""Names that no parameter of a method can have."""
+
+
 class Method(BaseModel):
     """A method is its parameters: frozen, validated when built, equal by value.
 
@@ -28,6 +34,15 @@ class Method(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     record: ClassVar[MethodRecord]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        super().__pydantic_init_subclass__(**options)
+        if taken := RESERVED.intersection(cls.model_fields):
+            raise TypeError(
+                f"{cls.__name__}: no parameter can be called {', '.join(sorted(taken))}: `fuse` and configs "
+                "have arguments of these names, and the method would never see them"
+            )
 
     @property
     def capabilities(self) -> Capabilities:

@@ -51,3 +51,10 @@ def test_other_parameters_make_another_method(changed):
 
 def test_two_classes_with_equal_parameters_are_two_methods():
     assert len({Adjustable(), Other()}) == 2
+
+
+def test_a_parameter_cannot_have_the_name_of_an_argument_of_fuse():
+    with pytest.raises(TypeError, match="no parameter can be called scope"):
+
+        class Taken(TensorMethod):
+            scope: str = "all"
