@@ -19,6 +19,7 @@ MODULES = (
     "package_checks.declarations",
     "package_checks.presets",
     "method_checks.contract",
+    "method_checks.documentation",
     "method_checks.structure",
     "method_checks.buffers",
     "method_checks.numerics",

@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from fusionbench_core.api import fuse
-from fusionbench_core.checkpoints import StateDictCheckpoint
 from fusionbench_core.engine.memory import merge_in_memory
 from fusionbench_core.errors import FusionError
 from fusionbench_core.methods import TensorMethod
-from fusionbench_core.pools import ModelPool, PooledModel
+from fusionbench_core.pools import ModelPool
 from fusionbench_core.pools.scope import Scope
-from fusionbench_core.records import implements
 from fusionbench_core.registry import default_registry
 from fusionbench_core.statistics.collect import collect_statistics
 from fusionbench_core.tasks import Task
 from fusionbench_core.tasks.adaptation import AdaptationTask
+from fusionbench_core.testing import zoo
 from fusionbench_core.testing.artefacts import write_artefact
 from fusionbench_core.testing.check import Inapplicable, Violation, check
+from fusionbench_core.testing.method_checks.misfits import (
+    PoorTask,
+    Stopping,
+    StoppingTask,
+    fuse_case,
+    more_words,
+    odd_one,
+    pair,
+    poison,
+    pool_of,
+    renamed,
+    task_head,
+    with_changes,
+)
 from fusionbench_core.testing.method_checks.parameters import variants
 from fusionbench_core.testing.subject import MethodSubject, unexpected
 from fusionbench_core.testing.tolerance import assert_close
-from fusionbench_core.testing.zoo import NAMES, WIDTH, ZOO_TASK, Case, ZooTask, state_of
+from fusionbench_core.testing.zoo import NAMES, WIDTH, Case, state_of
 
 _HEADS = ("classifier.*",)
 
@@ -42,7 +52,7 @@ def other_names(subject: MethodSubject) -> None:
 
     Fix: leave the comparison to the engine, and read tensors only where `pool.merges(name)` holds.
     """
-    case, last = _pair(subject)
+    case, last = pair(subject)
 
     def without(module: nn.Module) -> None:
         module.get_submodule("norm").register_parameter("bias", None)
@@ -51,10 +61,10 @@ def other_names(subject: MethodSubject) -> None:
         module.register_parameter("adapter", nn.Parameter(torch.zeros(WIDTH)))
 
     for change, tensor in ((without, "norm.bias"), (beside, "adapter")):
-        odd = _with(case, {last: change})
-        _refused(lambda odd=odd: _fuse(subject, odd), f"a model where {tensor} is odd", last, tensor)
-    headed = _with(case, {name: _head(2) for name in case.models})
-    _works(lambda: _fuse(subject, headed, heads=_HEADS), "models with a task head, the base without")
+        odd = with_changes(case, {last: change})
+        _refused(lambda odd=odd: fuse_case(subject, odd), f"a model where {tensor} is odd", last, tensor)
+    headed = with_changes(case, {name: task_head(2) for name in case.models})
+    _works(lambda: fuse_case(subject, headed, heads=_HEADS), "models with a task head, the base without")
 
 
 @check("FM-502")
@@ -65,7 +75,7 @@ def other_shapes(subject: MethodSubject) -> None:
 
     Fix: leave the comparison to the engine, and read tensors only where `pool.merges(name)` holds.
     """
-    case, last = _pair(subject)
+    case, last = pair(subject)
 
     def wider(module: nn.Module) -> None:
         module.register_parameter("adapter", nn.Parameter(torch.zeros(WIDTH + 1)))
@@ -74,15 +84,15 @@ def other_shapes(subject: MethodSubject) -> None:
         module.register_parameter("adapter", nn.Parameter(torch.zeros(WIDTH)))
 
     changes: dict[str | None, Callable[[nn.Module], None]] = dict.fromkeys((None, *case.models), narrow)
-    odd = _with(case, {**changes, last: wider})
-    _refused(lambda: _fuse(subject, odd), "a model with a tensor of another shape", last, "adapter")
-    language, _ = _pair(subject, "plain_lm")
-    grown = _with(language, {last: _more_words})
+    odd = with_changes(case, {**changes, last: wider})
+    _refused(lambda: fuse_case(subject, odd), "a model with a tensor of another shape", last, "adapter")
+    language, _ = pair(subject, "plain_lm")
+    grown = with_changes(language, {last: more_words})
     _refused(
-        lambda: _fuse(subject, grown), "a model of another vocabulary", last, "embed.weight", "vocabular"
+        lambda: fuse_case(subject, grown), "a model of another vocabulary", last, "embed.weight", "vocabular"
     )
-    headed = _with(case, {name: _head(size) for size, name in enumerate((None, *case.models), 2)})
-    _works(lambda: _fuse(subject, headed, heads=_HEADS), "models with task heads of different sizes")
+    headed = with_changes(case, {name: task_head(size) for size, name in enumerate((None, *case.models), 2)})
+    _works(lambda: fuse_case(subject, headed, heads=_HEADS), "models with task heads of different sizes")
 
 
 @check("FM-503")
@@ -95,15 +105,15 @@ def mixed_dtypes(subject: MethodSubject) -> None:
     """
     case = subject.case("mlp").floats_changed(lambda model, name, tensor: tensor.bfloat16().float())
     first = next(iter(case.models))
-    mixed = _with(case, {first: lambda module: module.to(torch.bfloat16)})
-    found = _works(lambda: _fuse(subject, mixed), f"{first} in bfloat16 and the others in float32")
+    mixed = with_changes(case, {first: lambda module: module.to(torch.bfloat16)})
+    found = _works(lambda: fuse_case(subject, mixed), f"{first} in bfloat16 and the others in float32")
     if subject.gives_weights and not subject.capabilities.trains and len(case.models) > 1:
         models, base = case.states()
         # What is stored in bfloat16 may be computed with in bfloat16; the values are the same.
         coarse = 4 * torch.finfo(torch.bfloat16).eps / torch.finfo(torch.float32).eps
         assert_close(
             found,
-            _fuse(subject, case),
+            fuse_case(subject, case),
             [base, *models.values()],
             "the same values, some of them stored in bfloat16, give another result",
             k=coarse,
@@ -120,15 +130,15 @@ def non_finite_inputs(subject: MethodSubject) -> None:
 
     Fix: read tensors through `job.pool.checkpoint(name)` or `job.pool.module(name)`, which check them.
     """
-    case, last = subject.case("mlp"), _last(subject)
+    case, last = subject.case("mlp"), odd_one(subject)
     broken: list[str | None] = [last]
     if subject.record.capabilities.base == "required":
         broken.append(None)
     for model in broken:
         for value in (float("nan"), float("inf")):
-            poisoned = case.floats_changed(_poison(model, "layers.0.weight", value))
+            poisoned = case.floats_changed(poison(model, "layers.0.weight", value))
             _refused(
-                lambda poisoned=poisoned: _fuse(subject, poisoned),
+                lambda poisoned=poisoned: fuse_case(subject, poisoned),
                 f"{value} in {model or 'the base'}",
                 model or "base",
                 "layers.0.weight",
@@ -145,11 +155,13 @@ def base_as_declared(subject: MethodSubject) -> None:
     """
     case, declared, name = subject.case("mlp"), subject.record.capabilities.base, subject.record.name
     if declared == "required":
-        _refused(lambda: _fuse(subject, case, base=None), "a pool without a base", name, "base")
+        _refused(lambda: fuse_case(subject, case, base=None), "a pool without a base", name, "base")
     if declared == "forbidden":
-        _refused(lambda: _fuse(subject, case, base=case.base), "a pool with a base", name, "base")
+        _refused(lambda: fuse_case(subject, case, base=case.base), "a pool with a base", name, "base")
     if declared == "optional":
-        _works(lambda: _fuse(subject, case, base=None), 'no base, although it declares base="optional"', True)
+        _works(
+            lambda: fuse_case(subject, case, base=None), 'no base, although it declares base="optional"', True
+        )
 
 
 @check("FM-506")
@@ -164,12 +176,12 @@ def number_of_models(subject: MethodSubject) -> None:
     low, high = max(declared.min_models, 1), min(declared.max_models or len(NAMES), len(NAMES))
     for count in {low, high} if low <= high else ():
         case = subject.case("mlp", count=count)
-        _works(lambda case=case: _fuse(subject, case), f"{count} models, which it declares to take", True)
+        _works(lambda case=case: fuse_case(subject, case), f"{count} models, which it declares to take", True)
     wrong = [count for count in (low - 1, high + 1) if 1 <= count <= len(NAMES)]
     for count in wrong:
-        case = _cut(subject, count)
-        _refused(lambda case=case: _fuse(subject, case), f"{count} models", name, str(count))
-    _refused(lambda: _fuse(subject, _cut(subject, 0)), "no models at all", "models")
+        case = zoo.case("mlp", count=count)
+        _refused(lambda case=case: fuse_case(subject, case), f"{count} models", name, str(count))
+    _refused(lambda: fuse_case(subject, zoo.case("mlp", count=0)), "no models at all", "models")
 
 
 @check("FM-507")
@@ -185,13 +197,13 @@ def tasks_as_needed(subject: MethodSubject) -> None:
     if not (declared.tasks or declared.statistics):
         raise Inapplicable("it needs no tasks")
     case = subject.case("mlp")
-    _refused(lambda: _fuse(subject, case, tasks=None), "no task pool", name, "task")
-    poor = {each: _PoorTask(name=each) for each in case.tasks}
-    _refused(lambda: _fuse(subject, case, tasks=poor), "tasks that give no batches", name, "batches")
+    _refused(lambda: fuse_case(subject, case, tasks=None), "no task pool", name, "task")
+    poor = {each: PoorTask(name=each) for each in case.tasks}
+    _refused(lambda: fuse_case(subject, case, tasks=poor), "tasks that give no batches", name, "batches")
     *others, last = case.models
     if others:
         some = {each: case.tasks[each] for each in others}
-        _refused(lambda: _fuse(subject, case, tasks=some), f"no task for {last}", last, may_pass=True)
+        _refused(lambda: fuse_case(subject, case, tasks=some), f"no task for {last}", last, may_pass=True)
 
 
 @check("FM-508")
@@ -209,12 +221,12 @@ def statistics_of_these_models(subject: MethodSubject) -> None:
     _refused(lambda: _merge_without(subject, case), "no statistic of one model", may_pass=True)
     if declared.random:
         return
-    _fuse(subject, case)
+    fuse_case(subject, case)
     other = subject.case("mlp", seed=1)
     models, base = other.states()
     assert_close(
-        _fuse(subject, other),
-        _fuse(subject, _renamed(subject, other)),
+        fuse_case(subject, other),
+        fuse_case(subject, renamed(subject, other)),
         [base, *models.values()],
         "models called as others before them were merged with the others' statistics",
     )
@@ -243,9 +255,9 @@ def no_bare_errors(subject: MethodSubject) -> None:
                 ) from error
     case = subject.case("mlp")
     nothing = Scope(include=("no such tensor",))
-    _refused(lambda: _fuse(subject, case, scope=nothing), "a scope without any tensor", may_pass=True)
+    _refused(lambda: fuse_case(subject, case, scope=nothing), "a scope without any tensor", may_pass=True)
     vector = Scope(include=("norm.bias",))
-    _refused(lambda: _fuse(subject, case, scope=vector), "a scope of one small tensor", may_pass=True)
+    _refused(lambda: fuse_case(subject, case, scope=vector), "a scope of one small tensor", may_pass=True)
 
 
 @check("FM-510")
@@ -256,39 +268,13 @@ def interrupts_pass(subject: MethodSubject) -> None:
 
     Fix: catch `Exception` at most, better the one error that is expected; never `except:` or `BaseException`.
     """
-    case, last = subject.case("mlp"), _last(subject)
-    pool = _pool(subject, case)
-    stopping = pool[last].checkpoint = _Stopping(state_of(case.models[last]))
+    case, last = subject.case("mlp"), odd_one(subject)
+    pool = pool_of(subject, case)
+    stopping = pool[last].checkpoint = Stopping(state_of(case.models[last]))
     _interrupted(subject, pool, case.tasks, lambda: stopping.reached)
     if subject.record.capabilities.tasks:
-        tasks = {name: _StoppingTask(name=name) for name in case.tasks}
-        _interrupted(subject, _pool(subject, case), tasks, lambda: True)
-
-
-class _Stopping(StateDictCheckpoint):
-    """Reading it is where the user presses Ctrl-C."""
-
-    reached = False
-
-    def tensor(self, key: str) -> torch.Tensor:
-        self.reached = True
-        raise KeyboardInterrupt
-
-    def fingerprint(self) -> str:
-        return "interrupted"
-
-
-@implements(ZOO_TASK)
-class _StoppingTask(ZooTask):
-    """Its first batch is where the user presses Ctrl-C."""
-
-    def batches(self, *_: Any, **__: Any) -> Iterator[Any]:
-        raise KeyboardInterrupt
-
-
-@implements(replace(ZOO_TASK, name="poor_task", provides=("evaluate",)))
-class _PoorTask(ZooTask):
-    """It can be measured, and that is all."""
+        tasks = {name: StoppingTask(name=name) for name in case.tasks}
+        _interrupted(subject, pool_of(subject, case), tasks, lambda: True)
 
 
 def _interrupted(
@@ -312,7 +298,7 @@ def _interrupted(
 
 def _merge_without(subject: MethodSubject, case: Case) -> None:
     """Merge with the statistics of all models but the last."""
-    pool = _pool(subject, case)
+    pool = pool_of(subject, case)
     method = subject.method(pool.names)
     assert isinstance(method, TensorMethod)
     names = pool.names if method.capabilities.ordered else tuple(sorted(pool.names))
@@ -359,99 +345,3 @@ def _refused(work: Callable[[], Any], situation: str, *names: str, may_pass: boo
     else:
         if not may_pass:
             raise Violation(f"{situation}: it passes silently", bound="a FusionError with what to do")
-
-
-_AS_DECLARED: Any = object()
-
-
-def _fuse(
-    subject: MethodSubject, case: Case, *, base: Any = _AS_DECLARED, tasks: Any = _AS_DECLARED, **options: Any
-) -> Any:
-    """Fuse a case with this base and these tasks; by default those that it declares to need."""
-    declared = subject.record.capabilities
-    if base is _AS_DECLARED:
-        base = None if declared.base == "forbidden" else case.base
-    if tasks is _AS_DECLARED:
-        tasks = case.tasks
-    if tasks is not None and (declared.tasks or declared.statistics):
-        options["tasks"] = tasks
-    models: dict[str, Any] = dict(case.models)
-    if subject.streams:
-        models = {name: state_of(module) for name, module in models.items()}
-        base = state_of(base) if base is not None else None
-    fused = fuse(subject.method(tuple(models)), models, base, **options)
-    return dict(fused.state_dict()) if subject.gives_weights and isinstance(fused, nn.Module) else fused
-
-
-def _pool(subject: MethodSubject, case: Case) -> ModelPool:
-    models = {name: PooledModel(name, content=module) for name, module in case.models.items()}
-    base = subject.record.capabilities.base != "forbidden"
-    return ModelPool(models, PooledModel("_base_", content=case.base) if base else None)
-
-
-def _last(subject: MethodSubject) -> str:
-    return NAMES[subject.count() - 1]
-
-
-def _pair(subject: MethodSubject, name: str = "mlp") -> tuple[Case, str]:
-    """A case, and the name of the model that is made not to fit.
-
-    Raises:
-        Inapplicable: if there is nothing that it could differ from.
-    """
-    if subject.count() == 1 and subject.record.capabilities.base == "forbidden":
-        raise Inapplicable("it takes one model and no base: nothing can differ")
-    return subject.case(name), _last(subject)
-
-
-def _with(case: Case, changes: Mapping[Any, Callable[[nn.Module], Any]]) -> Case:
-    """A copy whose modules went through `changes`: model name, None for the base -> what is done to it."""
-
-    def changed(name: str | None, module: nn.Module) -> nn.Module:
-        twin = copy.deepcopy(module)
-        if name in changes:
-            changes[name](twin)
-        return twin.requires_grad_(False)
-
-    models = {name: changed(name, module) for name, module in case.models.items()}
-    return Case(case.name, changed(None, case.base), models, case.tasks)
-
-
-def _renamed(subject: MethodSubject, case: Case) -> Case:
-    """The same models under names that no other case has, in the order in which they are merged."""
-    order = list(case.models) if subject.capabilities.ordered else sorted(case.models)
-    names = {f"model{rank}": name for rank, name in enumerate(order)}
-    tasks = {new: case.tasks[old].model_copy(update={"name": new}) for new, old in names.items()}
-    return Case(case.name, case.base, {new: case.models[old] for new, old in names.items()}, tasks)
-
-
-def _head(size: int) -> Callable[[nn.Module], None]:
-    def attach(module: nn.Module) -> None:
-        head = nn.Linear(1, size, bias=False)
-        nn.init.ones_(head.weight)
-        module.add_module("classifier", head)
-
-    return attach
-
-
-def _more_words(module: nn.Module) -> None:
-    embed, head = module.get_submodule("embed"), module.get_submodule("head")
-    assert isinstance(embed.weight, torch.Tensor)
-    grown = nn.Parameter(torch.cat([embed.weight, embed.weight[:1]]))
-    embed.weight, head.weight = grown, grown
-
-
-def _poison(model: str | None, tensor: str, value: float) -> Callable[..., torch.Tensor]:
-    def change(at: str | None, name: str, values: torch.Tensor) -> torch.Tensor:
-        if at == model and name == tensor:
-            values.view(-1)[3] = value
-        return values
-
-    return change
-
-
-def _cut(subject: MethodSubject, count: int) -> Case:
-    """A case with a number of models that the method may not take."""
-    from fusionbench_core.testing.zoo import case
-
-    return case("mlp", count=count)
