@@ -26,7 +26,7 @@ def _complete(context: click.Context, parameter: click.Parameter, incomplete: st
     epilog=examples(
         "fb list methods",
         "fb list methods --needs-no-data --output weights",
-        "fb list methods --tag svd --json",
+        "fb list methods --tag spectral --json",
         "fb list configs",
     ),
 )

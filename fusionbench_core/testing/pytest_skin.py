@@ -51,9 +51,9 @@ def parametrize_with_checks(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorate a test with arguments `(entry, check)`: it runs once for each check of each record.
 
-    >>> @parametrize_with_checks(ENTRIES, expected_failures={"dare": {"FM-214": "one mask for all"}})
-    ... def test_conformance(entry, check):
-    ...     check(entry)
+        @parametrize_with_checks(ENTRIES, expected_failures={"dare": {"FM-214": "one mask for all"}})
+        def test_conformance(entry, check):
+            check(entry)
 
     Args:
         records: What the plugin declares: method, source and task records. Others are left out.

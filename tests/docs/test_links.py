@@ -52,7 +52,8 @@ def _links(page: Path) -> list[str]:
 def _anchors(page: Path) -> set[str]:
     text = _FENCED.sub("", page.read_text(encoding="utf-8"))
     titles = re.findall(r"^#{1,6} (.+)$", text, re.MULTILINE)
-    return {re.sub(r"[\s]+", "-", re.sub(r"[^\w\s-]", "", title.lower()).strip()) for title in titles}
+    given = {name for title in titles for name in re.findall(r"\{#([\w-]+)\}$", title)}
+    return given | {re.sub(r"[\s]+", "-", re.sub(r"[^\w\s-]", "", title.lower()).strip()) for title in titles}
 
 
 def _leaves(node) -> list[str]:
