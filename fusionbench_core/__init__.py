@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from fusionbench_core.errors import UnknownName as UnknownName
     from fusionbench_core.errors import UntrustedFormat as UntrustedFormat
     from fusionbench_core.hookspecs import hookimpl as hookimpl
+    from fusionbench_core.methods import AnyTensorMethod as AnyTensorMethod
     from fusionbench_core.methods import Fused as Fused
     from fusionbench_core.methods import FusionJob as FusionJob
     from fusionbench_core.methods import Method as Method
@@ -107,6 +108,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     ),
     "fusionbench_core.hookspecs": ("hookimpl",),
     "fusionbench_core.methods": (
+        "AnyTensorMethod",
         "Fused",
         "FusionJob",
         "Method",

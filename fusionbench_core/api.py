@@ -15,6 +15,7 @@ from fusionbench_core.checkpoints import Checkpoint
 from fusionbench_core.config.schema import EngineConfig, FabricConfig, RunConfig
 from fusionbench_core.engine.plan import make_plan
 from fusionbench_core.errors import ConfigError, MissingCapability
+from fusionbench_core.methods.build import build_method
 from fusionbench_core.methods.method import Method, TensorMethod
 from fusionbench_core.pools.config import build_pool, recognise
 from fusionbench_core.pools.pool import ModelPool, PooledModel
@@ -22,7 +23,7 @@ from fusionbench_core.pools.scope import Scope
 from fusionbench_core.registry import Registry, default_registry
 from fusionbench_core.run.console import Console
 from fusionbench_core.run.fusing import fuse_in_memory, fuse_to_disk, live
-from fusionbench_core.run.prepare import Prepared, build_method, check_data, compute_device, engine_options
+from fusionbench_core.run.prepare import Prepared, check_data, compute_device, engine_options
 from fusionbench_core.tasks.pool import TaskPool, TaskPoolConfig, build_task_pool
 from fusionbench_core.tasks.result import TaskResult
 from fusionbench_core.tasks.task import Task
@@ -33,6 +34,7 @@ Tasks = TaskPool | Mapping[str, Task] | str
 
 def fuse(
     method: str | Method,
+    /,
     models: Mapping[str, Model] | Sequence[Model],
     base: Model | None = None,
     *,

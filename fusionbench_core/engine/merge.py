@@ -138,6 +138,7 @@ class StreamingMerge:
             survey=survey,
             statistics={key: [_find(one, name) for one in each] for key, each in self._statistics.items()},
             layer=step.layer,
+            layers=step.layers,
         )
 
     def _read(self, model: str, checkpoint: Checkpoint, piece: Piece) -> Tensor:

@@ -16,7 +16,7 @@ from fusionbench_core.dtypes import accumulation_dtype, dtype_name
 from fusionbench_core.engine.alignment import align
 from fusionbench_core.engine.options import EngineOptions
 from fusionbench_core.engine.pieces import piece_numel
-from fusionbench_core.engine.step import Action, PlanStep, layer_of
+from fusionbench_core.engine.step import Action, PlanStep, count_layers, layer_of
 from fusionbench_core.errors import InsufficientResources, MissingCapability
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def make_plan(
     base = pool.base.checkpoint if pool.base else None
     models = {name: pool[name].checkpoint for name in names}
     aligned = align(models, base, pool.scope, pool.heads)
+    layers = count_layers(name for name, *_ in aligned.steps)
     steps = tuple(
         PlanStep(
             name,
@@ -101,6 +102,7 @@ def make_plan(
             TensorInfo(info.shape, _output_dtype(action, info.dtype, options)),
             source,
             layer_of(name),
+            layers.get(name),
         )
         for name, action, info, source in aligned.steps
     )

@@ -29,6 +29,7 @@ class TensorGroup:
         statistics: Statistic name -> one value a model: a tensor, or None where the statistic has
             nothing for this tensor.
         layer: Index of the layer this tensor belongs to, counted from 0; None outside the layer stack.
+        layers: Number of layers of the stack it belongs to; None outside.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class TensorGroup:
         survey: Any = None,
         statistics: Mapping[str, Sequence[Tensor | None]] | None = None,
         layer: int | None = None,
+        layers: int | None = None,
     ) -> None:
         self.name = name
         self.shape = shape
@@ -53,6 +55,7 @@ class TensorGroup:
         self.survey = survey
         self.statistics = statistics or {}
         self.layer = layer
+        self.layers = layers
         self._base = base
         self._seed = seed
 

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 
-from fusionbench_core.config.errors import explain
 from fusionbench_core.config.schema import EngineConfig, FabricConfig, RunConfig
 from fusionbench_core.dtypes import parse_dtype
 from fusionbench_core.engine.options import EngineOptions
 from fusionbench_core.engine.sizes import available_memory, parse_size
 from fusionbench_core.errors import ConfigError, MissingCapability
-from fusionbench_core.methods.method import Method, ModelMethod, TensorMethod
+from fusionbench_core.methods.build import build_method
+from fusionbench_core.methods.method import Method
 from fusionbench_core.pools.config import build_pool
 from fusionbench_core.pools.pool import ModelPool
 from fusionbench_core.processors import available_cpus
@@ -79,31 +78,6 @@ def check_data(method: Method, record: MethodRecord, pool: ModelPool, tasks: Tas
                 why=f"its evaluator {task.record.full_name} provides {', '.join(task.record.provides)}",
                 fix="choose another task evaluator, or a method that needs less of tasks",
             )
-
-
-def build_method(section: dict, registry: Registry, file: Path | None = None) -> tuple[Method, MethodRecord]:
-    """The method that a `method` section describes, and its record.
-
-    Raises:
-        ConfigError: listing everything that is wrong with the parameters.
-        UnknownName: if there is no such method.
-    """
-    parameters = dict(section)
-    name = parameters.pop("name", None)
-    if not isinstance(name, str):
-        raise ConfigError(
-            "the `method` section has no `name`", file=file, fix="add `name: simple_average` or another"
-        )
-    record = registry.find("method", name)
-    cls = registry.resolve(record)
-    if not (isinstance(cls, type) and issubclass(cls, (TensorMethod, ModelMethod))):
-        raise ConfigError(
-            f"{record.full_name} is no fusion method: {record.target} is a {type(cls).__name__}"
-        )
-    try:
-        return cls.model_validate(parameters), record
-    except ValidationError as error:
-        raise explain(error, cls, where="method", file=file) from error
 
 
 def engine_options(config: EngineConfig) -> EngineOptions:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fusionbench_core.dtypes import accumulation_dtype
-from fusionbench_core.engine.step import layer_of
+from fusionbench_core.engine.step import count_layers, layer_of
 from fusionbench_core.methods import Survey, TensorGroup, TensorMethod
 
 State = Mapping[str, Tensor]
@@ -45,7 +45,9 @@ def groups(
 ) -> Iterator[TensorGroup]:
     """The groups of all floating tensors, in order; arguments as of :func:`merge_groups`."""
     names = tuple(models) if method.capabilities.ordered else tuple(sorted(models))
-    for key, tensor in next(iter(models.values())).items():
+    template = next(iter(models.values()))
+    layers = count_layers(template)
+    for key, tensor in template.items():
         if not tensor.is_floating_point():
             continue
         dtype = accumulation_dtype(tensor.dtype)
@@ -65,6 +67,7 @@ def groups(
                 seed=0,
                 survey=survey,
                 layer=layer_of(key),
+                layers=layers.get(key),
             )
 
 

@@ -7,6 +7,7 @@ import copy
 import inspect
 import json
 import pickle
+from collections.abc import Mapping
 from typing import Any
 
 from fusionbench_core.methods import Method, ModelMethod, TensorMethod
@@ -270,7 +271,9 @@ def repr_round_trip(subject: MethodSubject) -> None:
                 reproduce=reproduce,
             )
         try:
-            again = cls.model_validate(_arguments(ast.parse(text, mode="eval").body, cls.__name__))
+            again = cls.model_validate(
+                _arguments(ast.parse(text, mode="eval").body, cls.__name__, _inner(method))
+            )
         except Exception as error:
             raise Violation(
                 f"its repr builds nothing: {text}", measured=unexpected(error), reproduce=reproduce
@@ -333,17 +336,30 @@ def _refused(method: Method, names: tuple[str, ...]) -> bool:
     return False
 
 
-def _arguments(node: ast.expr, name: str) -> dict[str, Any]:
+def _arguments(node: ast.expr, name: str, inner: Mapping[str, type[Method]]) -> dict[str, Any]:
     """Keyword arguments of a call of `name`; calls in them, of nested models, likewise."""
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id != name:
         raise ValueError(f"it is no call of {name}")
     if node.args:
         raise ValueError("it has positional arguments")
-    return {each.arg or "": _value(each.value) for each in node.keywords}
+    return {each.arg or "": _value(each.value, inner) for each in node.keywords}
 
 
-def _value(node: ast.expr) -> Any:
+def _value(node: ast.expr, inner: Mapping[str, type[Method]]) -> Any:
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
         return ast.literal_eval(node)
-    # A path, or a dict with a class of its own, is built from one value.
-    return _value(node.args[0]) if len(node.args) == 1 else _arguments(node, node.func.id)
+    if len(node.args) == 1:
+        # A path, or a dict with a class of its own, is built from one value.
+        return _value(node.args[0], inner)
+    arguments = _arguments(node, node.func.id, inner)
+    return inner[node.func.id](**arguments) if node.func.id in inner else arguments
+
+
+def _inner(method: Method) -> dict[str, type[Method]]:
+    """Class name -> class, of the methods that are parameters of this one."""
+    found: dict[str, type[Method]] = {}
+    for name in type(method).model_fields:
+        value = getattr(method, name)
+        if isinstance(value, Method):
+            found |= {type(value).__name__: type(value), **_inner(value)}
+    return found

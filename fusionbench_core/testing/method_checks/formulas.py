@@ -127,4 +127,5 @@ def _wide(group: Any) -> Any:
         survey=group.survey,
         statistics=group.statistics,
         layer=group.layer,
+        layers=group.layers,
     )

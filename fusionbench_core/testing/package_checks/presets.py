@@ -57,8 +57,8 @@ def _validate(registry: Registry, name: str, file: Path) -> str | None:
     from pydantic import ValidationError
 
     from fusionbench_core.errors import FusionError, UnknownName
+    from fusionbench_core.methods.build import build_method
     from fusionbench_core.pools.config import build_pool
-    from fusionbench_core.run.prepare import build_method
     from fusionbench_core.tasks.pool import build_task_pool
 
     try:

@@ -10,12 +10,13 @@ from fb_merging.compression import records as compression
 from fb_merging.continual import records as continual
 from fb_merging.data_driven import records as data_driven
 from fb_merging.learned import records as learned
+from fb_merging.post import records as post
 from fb_merging.spectral import records as spectral
 from fb_merging.task_vectors import records as task_vectors
 from fusionbench_core.hookspecs import hookimpl
 from fusionbench_core.records import ConfigRecord, MethodRecord, StatisticRecord
 
-_FAMILIES = (averages, task_vectors, spectral, continual, compression, data_driven, learned, analysis)
+_FAMILIES = (averages, task_vectors, spectral, continual, post, compression, data_driven, learned, analysis)
 
 ENTRIES = tuple(record for family in _FAMILIES for record in family.ENTRIES)
 """All methods of this plugin."""

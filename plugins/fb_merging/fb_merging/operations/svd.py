@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from fb_merging.operations.vectors import norm
 from fusionbench_core import MethodError
 
 Factorization = Annotated[
@@ -72,6 +73,15 @@ def svd(matrix: Tensor, magnitude: float = 0.0) -> Factors:
     largest = max(float(s[0]), magnitude) if len(s) else 0.0
     rank = int((s > max(matrix.shape) * torch.finfo(s.dtype).eps * largest).sum())
     return Factors(u, s, vh).top(rank)
+
+
+def rounding_of_differences(base: Tensor) -> float:
+    r"""Spectral norm of the rounding errors of $x - \theta_0$, for matrices $x$ near the base `(m, n)`.
+
+    Errors of $\epsilon\,|\theta_0|$ in each entry, with random signs, add up to a matrix of about this norm.
+    """
+    m, n = base.shape
+    return torch.finfo(base.dtype).eps * norm(base) * (m**-0.5 + n**-0.5)
 
 
 def randomized_svd(

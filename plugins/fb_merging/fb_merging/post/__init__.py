@@ -1,0 +1,1 @@
+"""Operations on the task vector that another method has merged."""

@@ -1,0 +1,76 @@
+"""What operations on the result of another method have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+from torch import Tensor
+
+from fusionbench_core import AnyTensorMethod, Capabilities, Survey, TensorGroup, TensorMethod
+
+_WIDTHS = ("element", "row", "tensor", "layer", "model")
+
+
+def _takes_a_base(method: TensorMethod) -> TensorMethod:
+    if method.capabilities.base == "forbidden":
+        raise ValueError(f"{method.record.name} takes no base, and task vectors are differences from it")
+    return method
+
+
+Inner = Annotated[AnyTensorMethod, AfterValidator(_takes_a_base)]
+
+LeftAlone = Annotated[
+    tuple[str, ...],
+    Field(description="glob patterns of matrices to leave as they were merged, e.g. of embeddings"),
+]
+
+
+def inner_method(default: Any) -> Any:
+    """The field of the method whose result is changed."""
+    return Field(
+        default=default, description="the method whose result is changed: a name, or {name, parameters}"
+    )
+
+
+class PostOperation(TensorMethod):
+    """Changes the task vector that another method has merged.
+
+    What that method needs, promises and checks is derived from it.
+    """
+
+    method: Inner = inner_method("task_arithmetic")
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Those of the inner method, as far as this operation keeps them."""
+        own, inner = self.record.capabilities, self.method.capabilities
+        return dataclasses.replace(
+            inner,
+            base="required",
+            locality=max(own.locality, inner.locality, key=_WIDTHS.index),
+            surveys=inner.surveys + self.extra_surveys,
+            laws=own.laws & inner.laws,
+        )
+
+    @property
+    def extra_surveys(self) -> int:
+        """Reading passes on top of the inner method's."""
+        return 0
+
+    def check(self, models: Sequence[str]) -> None:
+        self.method.check(models)
+
+    def statistics(self) -> Mapping[str, Mapping[str, Any]]:
+        return self.method.statistics()
+
+    def survey(self) -> Survey | None:
+        return self.method.survey()
+
+    def merged(self, group: TensorGroup) -> tuple[Tensor, Tensor]:
+        """The base, and the task vector that the inner method merges. The group is used up."""
+        # The inner method may overwrite what it is given.
+        base = group.base.clone()
+        return base, self.method.merge(group) - base
