@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from fusionbench_core.methods import ModelMethod as ModelMethod
     from fusionbench_core.methods import Predictor as Predictor
     from fusionbench_core.methods import Survey as Survey
+    from fusionbench_core.methods import TaskConditioned as TaskConditioned
     from fusionbench_core.methods import TensorGroup as TensorGroup
     from fusionbench_core.methods import TensorMethod as TensorMethod
     from fusionbench_core.places import cache_dir as cache_dir
@@ -115,6 +116,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "ModelMethod",
         "Predictor",
         "Survey",
+        "TaskConditioned",
         "TensorGroup",
         "TensorMethod",
     ),

@@ -20,6 +20,14 @@ _GROUPS: dict[str, Callable[[Any], bool]] = {
 }
 
 
+_OTHERS = {
+    "AnyTensorMethod": "Type of a field that holds another tensor method: in configs its name, or a mapping "
+    "of `name` and parameters. It is looked up and validated with the method that holds it, which derives "
+    "its own `capabilities`, `check`, `statistics` and `survey` from it.",
+    "hookimpl": "The marker of hook implementations: `@hookimpl` before a function.",
+}
+
+
 def public() -> list[str]:
     """Every public name."""
     return [name for name in fusionbench_core.__all__ if not name.startswith("_")]
@@ -45,8 +53,8 @@ def api() -> dict[str, str]:
 def _public_object(name: str, found: Any) -> list[str]:
     if inspect.isfunction(found):
         return [f"### {name}", f"```python\n{name}{signature(found)}\n```", docstring(found)]
-    if not inspect.isclass(found):
-        return [f"### {name}", "The marker of hook implementations: `@hookimpl` before a function."]
+    if name in _OTHERS:
+        return [f"### {name}", _OTHERS[name]]
     parts = [f"### {name}", docstring(found)]
     fields = getattr(found, "model_fields", None)
     if fields:

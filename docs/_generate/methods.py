@@ -79,6 +79,7 @@ _OUTPUT = {
     "weights": "weights of the same architecture",
     "module": "a module of a new architecture",
     "predictor": "a predictor over all models",
+    "conditioned": "another model for each task, which it must be told",
 }
 
 

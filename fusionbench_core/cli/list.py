@@ -33,7 +33,9 @@ def _complete(context: click.Context, parameter: click.Parameter, incomplete: st
 @click.argument("what", required=False, shell_complete=_complete)
 @click.option("--tag", multiple=True, help="Only those with this tag. Repeatable: all must fit.")
 @click.option(
-    "--output", type=click.Choice(["weights", "module", "predictor"]), help="Only methods that give this."
+    "--output",
+    type=click.Choice(["weights", "module", "predictor", "conditioned"]),
+    help="Only methods that give this.",
 )
 @click.option("--needs-no-data", is_flag=True, help="Only methods that need neither tasks nor statistics.")
 @click.option("--law", help="Only methods that keep this law, e.g. permutation.")

@@ -1,5 +1,6 @@
 """The contract of fusion methods."""
 
+from fusionbench_core.methods.conditioned import TaskConditioned
 from fusionbench_core.methods.fused import Fused
 from fusionbench_core.methods.group import TensorGroup
 from fusionbench_core.methods.inner import AnyTensorMethod
@@ -16,6 +17,7 @@ __all__ = [
     "ModelMethod",
     "Predictor",
     "Survey",
+    "TaskConditioned",
     "TensorGroup",
     "TensorMethod",
 ]

@@ -86,10 +86,12 @@ def data(report: Report) -> list[tuple[str, ...]]:
 
 
 def adaptation(report: Report) -> str:
-    """What the method adapted to, as a sentence; empty if to nothing."""
+    """What the method adapted to, and whether the model was told the task; empty if neither."""
     seen = [f"{name} ({_pairs(what, ' ')})" for name, what in report.adaptation_data.items()]
     start = "Transductive: the method adapted to test data." if report.transductive else ""
-    return " ".join(part for part in (start, f"Adaptation data: {'; '.join(seen)}." if seen else "") if part)
+    data = f"Adaptation data: {'; '.join(seen)}." if seen else ""
+    given = "The model was told which task each sample belongs to." if report.task_given else ""
+    return " ".join(part for part in (start, data, given) if part)
 
 
 def other_metrics(report: Report) -> tuple[list[str], list[tuple[str, ...]]]:

@@ -103,6 +103,9 @@ def _unfair(reports: Mapping[str, Report], tasks: list[str]) -> list[str]:
         elif len({(entry.get("split"), entry.get("n")) for entry in entries}) > 1:
             found.append(f"{task} was measured on different samples")
     found += [f"{name} adapted to test data" for name, report in reports.items() if report.transductive]
+    found += [
+        f"{name} was told the task of each sample" for name, report in reports.items() if report.task_given
+    ]
     return found
 
 

@@ -19,7 +19,7 @@ RESERVED = ("model_info", "average", "fusionbench")
 """Keys of a report that are not tasks."""
 
 _FIRST = ("accuracy", "loss")
-_LAST = ("n", "split", "interval", "intervals", "seconds", "fingerprint", "samples_sha256")
+_LAST = ("n", "split", "interval", "intervals", "seconds", "fingerprint", "samples_sha256", "task_given")
 _NOT_METRICS = frozenset({*_LAST, "task", "samples"})
 
 
@@ -106,6 +106,11 @@ class Report:
     def average(self) -> dict[str, Any]:
         """`accuracy`, `loss`, `normalized_accuracy`, `worst_accuracy`, `interval` over all tasks."""
         return averages(self.tasks, self.baselines.get("individual", {}))
+
+    @property
+    def task_given(self) -> bool:
+        """Whether the model was told which task it is measured on."""
+        return any(entry.get("task_given") for entry in self.tasks.values())
 
     @property
     def label(self) -> str:

@@ -47,6 +47,8 @@ def summary_facts(report: Report) -> list[tuple[str, str]]:
         facts.append(("model", f"{artefact['path']}" + (f" ({', '.join(known)})" if known else "")))
     if report.transductive:
         facts.append(("transductive", "the method adapted to test data"))
+    if report.task_given:
+        facts.append(("task given", "the model was told which task each sample belongs to"))
     facts += [("warning", warning) for warning in report.warnings]
     return facts
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fusionbench_core.methods.conditioned import TaskConditioned
 from fusionbench_core.methods.predictor import Predictor
 from fusionbench_core.tasks.task import Task
 
@@ -29,7 +30,13 @@ class EnsembleTaskModel(nn.Module):
 
 
 def attach(task: Task, trunk: nn.Module) -> nn.Module:
-    """The task model of a trunk or of a predictor over several trunks."""
+    """The task model of a trunk, of a predictor over several trunks, or of what has one for each task.
+
+    Raises:
+        MissingCapability: if a task-conditioned model does not know this task.
+    """
+    if isinstance(trunk, TaskConditioned):
+        trunk = trunk.for_task(task.name)
     if isinstance(trunk, Predictor):
         return EnsembleTaskModel(trunk, task)
     return task.attach(trunk)

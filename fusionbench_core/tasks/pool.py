@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 from fusionbench_core.config.errors import explain
 from fusionbench_core.errors import ConfigError, FusionError, TaskError
 from fusionbench_core.files import write_atomically
+from fusionbench_core.methods.conditioned import TaskConditioned
 from fusionbench_core.registry import Registry
 from fusionbench_core.tasks.adaptation import AdaptationTask
 from fusionbench_core.tasks.attach import attach
@@ -81,7 +83,7 @@ class TaskPool:
         """Measure a model on every task.
 
         Args:
-            model: A trunk or a predictor.
+            model: A trunk, a predictor, or a task-conditioned model.
             device: Where to compute; default the CPU.
             store: Results of earlier measurements of this model, and where new ones are kept.
             on_result: Called with each result, and whether it came from the store.
@@ -119,7 +121,8 @@ class TaskPool:
             device=device,
             on_progress=lambda done, total: on_progress(name, done, total),
         )
-        return task.evaluate(attach(task, model).to(device), context)
+        result = task.evaluate(attach(task, model).to(device), context)
+        return replace(result, task_given=isinstance(model, TaskConditioned))
 
     def _key(self, name: str) -> str:
         return f"{name}|{self.tasks[name].fingerprint()}|{self.config.split}|{self.config.limit}"

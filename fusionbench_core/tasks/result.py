@@ -21,6 +21,7 @@ class TaskResult:
         seconds: Wall time.
         fingerprint: The task's fingerprint.
         samples_sha256: Hash of the per-sample record.
+        task_given: Whether the model was told the task, and so is another one for each.
         samples: Per-sample record, e.g. predicted class and loss; kept beside the report, not in it.
     """
 
@@ -32,6 +33,7 @@ class TaskResult:
     seconds: float = 0.0
     fingerprint: str = ""
     samples_sha256: str = ""
+    task_given: bool = False
     samples: Mapping[str, list] = field(default_factory=dict, repr=False, compare=False)
 
     def to_json(self, *, samples: bool = False) -> dict[str, Any]:
@@ -39,6 +41,8 @@ class TaskResult:
         data = asdict(self)
         record = data.pop("samples")
         metrics = data.pop("metrics")
+        if not self.task_given:
+            del data["task_given"]
         data["intervals"] = {key: list(value) for key, value in self.intervals.items()}
         return {**metrics, **data, **({"samples": record} if samples else {})}
 

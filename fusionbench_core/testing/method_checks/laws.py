@@ -243,7 +243,8 @@ def _reordered(subject: MethodSubject, case: Case) -> Iterable[Case]:
     yield _with_models(case, dict(list(case.models.items())[::-1]))
     parameters = json.dumps(subject.example(names), default=str)
     listed = subject.example(names) != subject.example(names[::-1])
-    if not (listed or any(name in parameters for name in names) or subject.capabilities.random):
+    named = subject.capabilities.random or subject.capabilities.output == "conditioned"
+    if not (listed or named or any(name in parameters for name in names)):
         swapped = dict(zip(names, reversed(tasks)))
         yield type(case)(case.name, case.base, dict(zip(names, reversed(models))), swapped)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from fb_merging.analysis import records as analysis
 from fb_merging.averages import records as averages
 from fb_merging.compression import records as compression
+from fb_merging.conditioned import records as conditioned
 from fb_merging.continual import records as continual
 from fb_merging.data_driven import records as data_driven
 from fb_merging.learned import records as learned
@@ -14,9 +15,20 @@ from fb_merging.post import records as post
 from fb_merging.spectral import records as spectral
 from fb_merging.task_vectors import records as task_vectors
 from fusionbench_core.hookspecs import hookimpl
-from fusionbench_core.records import ConfigRecord, MethodRecord, StatisticRecord
+from fusionbench_core.records import BuilderRecord, ConfigRecord, MethodRecord, StatisticRecord
 
-_FAMILIES = (averages, task_vectors, spectral, continual, post, compression, data_driven, learned, analysis)
+_FAMILIES = (
+    averages,
+    task_vectors,
+    spectral,
+    continual,
+    post,
+    conditioned,
+    compression,
+    data_driven,
+    learned,
+    analysis,
+)
 
 ENTRIES = tuple(record for family in _FAMILIES for record in family.ENTRIES)
 """All methods of this plugin."""
@@ -25,6 +37,11 @@ ENTRIES = tuple(record for family in _FAMILIES for record in family.ENTRIES)
 @hookimpl
 def fb_methods() -> Iterable[MethodRecord]:
     return ENTRIES
+
+
+@hookimpl
+def fb_builders() -> Iterable[BuilderRecord]:
+    return (conditioned.MASKED_TASKS,)
 
 
 @hookimpl

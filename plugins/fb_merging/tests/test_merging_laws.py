@@ -9,7 +9,12 @@ from fb_merging.plugin import ENTRIES
 from fusionbench_core import Law, MethodRecord, NonFiniteInput, TensorMethod, fuse
 from fusionbench_core.registry import default_registry
 
-METHODS = [record for record in ENTRIES if not (record.capabilities.tasks or record.capabilities.statistics)]
+METHODS = [
+    record
+    for record in ENTRIES
+    if record.capabilities.output == "weights"
+    and not (record.capabilities.tasks or record.capabilities.statistics)
+]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 CASES = [(record, law) for record in METHODS for law in sorted(record.capabilities.laws)]
 LAWS = pytest.mark.parametrize(("record", "law"), CASES, ids=[f"{r.name}-{law.value}" for r, law in CASES])

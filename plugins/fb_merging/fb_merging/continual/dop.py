@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -55,6 +56,11 @@ class Dop(TensorMethod):
         default="uv", description="singular vectors to project on: left, right or both"
     )
     exclude: Excluded = ()
+
+    @classmethod
+    def example(cls, models: Sequence[str]) -> Mapping[str, Any]:
+        """Few steps."""
+        return {"iterations": 4}
 
     def merge(self, group: TensorGroup) -> Tensor:
         merged = group.models[0]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -48,6 +49,11 @@ class WudiMerging(TensorMethod):
         default=0.0, ge=0, description="weight of the squared norm in the objective of the closed form"
     )
     exclude: Excluded = ()
+
+    @classmethod
+    def example(cls, models: Sequence[str]) -> Mapping[str, Any]:
+        """Few steps."""
+        return {"iterations": 20}
 
     def merge(self, group: TensorGroup) -> Tensor:
         return add_matrix_update(group, self._combine, exclude=self.exclude)
