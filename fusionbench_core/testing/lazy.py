@@ -13,7 +13,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from fusionbench_core.checkpoints import Checkpoint, TensorInfo
 from fusionbench_core.pools import ModelPool, PooledModel
 
-ROWS, COLUMNS = 64, 128
+ROWS, COLUMNS = 16, 512
 """Shape of each tensor of a large model."""
 
 

@@ -115,3 +115,16 @@ def test_unknown_plugins_checks_and_files_are_named(tmp_path):
     assert "it has no pyproject.toml" in fb(str(tmp_path)).output
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "fb-elsewhere"\n')
     assert "pip install" in fb(str(tmp_path)).output
+
+
+def test_what_cannot_be_imported_fails_once_and_not_in_every_check(plugin_file):
+    file = plugin_file(name="lost_plugin")
+    with open(file, encoding="utf-8") as stream:
+        text = stream.read()
+    with open(file, "w", encoding="utf-8") as stream:
+        stream.write(text.replace("lost_plugin:Half", "lost_plugin:Whole"))
+    report = json.loads(fb(file, "--format", "json").stdout)
+    failing = {each["check"] for each in report["results"] if each["status"] in ("failed", "error")}
+    assert failing == {"FP-107", "FM-101"}
+    skipped = {each["message"] for each in report["results"] if each["check"] == "FM-203"}
+    assert skipped == {"it cannot be imported"}
