@@ -142,10 +142,13 @@ def _html(table: Comparison, reports: Mapping[str, Report]) -> str:
         for name, report in reports.items()
     ]
     page = environment().get_template("compare.html")
-    return page.render(table=table, figure=_figure(table), headline=_headline(table), details=details)
+    return page.render(
+        table=table, figure=comparison_figure(table), headline=_headline(table), details=details
+    )
 
 
-def _figure(table: Comparison) -> Figure | None:
+def comparison_figure(table: Comparison) -> Figure | None:
+    """A bar a method for the mean, a dot a task; None if nothing was evaluated."""
     normalised = all(line.cells[-1] is not None for line in table.lines if not line.reference)
     shown = [line for line in table.lines if line.cells[-2] is not None]
     if not shown:
