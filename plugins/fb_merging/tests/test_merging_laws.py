@@ -114,6 +114,6 @@ def test_nan_is_refused(zoo, record):
     "record", [record for record in METHODS if record.capabilities.random], ids=lambda record: record.name
 )
 def test_the_seed_decides_what_a_random_method_draws(zoo, record):
-    models, base = zoo(torch.float32, count=2)
+    models, base = zoo(torch.float32, count=count_for(record, 2))
     one, other = run(record, models, base, seed=1), run(record, models, base, seed=2)
     assert not torch.equal(one["matrix"], other["matrix"])

@@ -18,6 +18,11 @@ Excluded = Annotated[
     Field(description="glob patterns of matrices to average like the other tensors, e.g. of embeddings"),
 ]
 
+LeftAlone = Annotated[
+    tuple[str, ...],
+    Field(description="glob patterns of matrices to leave as they are, e.g. of embeddings"),
+]
+
 
 def is_matrix(group: TensorGroup, exclude: Sequence[str] = ()) -> bool:
     """Whether a tensor has two dimensions, both not empty, and a name that no pattern excludes."""

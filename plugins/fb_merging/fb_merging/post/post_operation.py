@@ -22,11 +22,6 @@ def _takes_a_base(method: TensorMethod) -> TensorMethod:
 
 Inner = Annotated[AnyTensorMethod, AfterValidator(_takes_a_base)]
 
-LeftAlone = Annotated[
-    tuple[str, ...],
-    Field(description="glob patterns of matrices to leave as they were merged, e.g. of embeddings"),
-]
-
 
 def inner_method(default: Any) -> Any:
     """The field of the method whose result is changed."""

@@ -8,10 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fb_merging.operations.matrices import is_matrix
+from fb_merging.operations.matrices import LeftAlone, is_matrix
 from fb_merging.operations.svd import rounding_of_differences, svd
 from fb_merging.operations.vectors import norm
-from fb_merging.post.post_operation import LeftAlone, PostOperation
+from fb_merging.post.post_operation import PostOperation
 from fb_merging.post.records import SINGULAR_VALUE_CALIBRATION
 from fusionbench_core import TensorGroup, implements
 
