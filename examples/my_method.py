@@ -9,7 +9,9 @@ TRIMMED_MEAN = MethodRecord(
     name="trimmed_mean",
     target="my_method:TrimmedMean",
     summary="the base plus the mean of the updates that are neither the smallest nor the largest",
-    capabilities=Capabilities(base="required", laws=frozenset({Law.PERMUTATION, Law.BASE_FIXED_POINT})),
+    capabilities=Capabilities(
+        base="required", min_models=3, laws=frozenset({Law.PERMUTATION, Law.BASE_FIXED_POINT})
+    ),
 )
 
 

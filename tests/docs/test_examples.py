@@ -54,8 +54,8 @@ def test_the_trimmed_mean_leaves_out_the_outermost_updates(trimmed_mean):
 
 
 def test_the_trimmed_mean_says_when_it_trims_everything(trimmed_mean):
-    with pytest.raises(ConfigError, match="leaves nothing of 2 models"):
-        fuse(trimmed_mean(trim=1), [{"w": torch.ones(1)}] * 2, {"w": torch.ones(1)})
+    with pytest.raises(ConfigError, match="leaves nothing of 4 models"):
+        fuse(trimmed_mean(trim=2), [{"w": torch.ones(1)}] * 4, {"w": torch.ones(1)})
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/tutorials/write_a_method.md"])
