@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fusionbench_core.api import evaluate as evaluate
     from fusionbench_core.api import fuse as fuse
     from fusionbench_core.api import load as load
+    from fusionbench_core.api import open_pool as open_pool
     from fusionbench_core.artefact.builder import BuildContext as BuildContext
     from fusionbench_core.checkpoints import Checkpoint as Checkpoint
     from fusionbench_core.checkpoints import RenamedCheckpoint as RenamedCheckpoint
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from fusionbench_core.checkpoints import TensorInfo as TensorInfo
     from fusionbench_core.checkpoints import open_checkpoint as open_checkpoint
     from fusionbench_core.checkpoints.writer import write_safetensors as write_safetensors
+    from fusionbench_core.engine.survey import run_survey as run_survey
     from fusionbench_core.errors import ConfigError as ConfigError
     from fusionbench_core.errors import CorruptFile as CorruptFile
     from fusionbench_core.errors import FusionError as FusionError
@@ -65,8 +67,10 @@ if TYPE_CHECKING:
     from fusionbench_core.records import StatisticRecord as StatisticRecord
     from fusionbench_core.records import TaskRecord as TaskRecord
     from fusionbench_core.records import implements as implements
+    from fusionbench_core.report import Report as Report
     from fusionbench_core.report import curve as curve
     from fusionbench_core.report import matrix as matrix
+    from fusionbench_core.report import write_reports as write_reports
     from fusionbench_core.statistics import Statistic as Statistic
     from fusionbench_core.tasks import Batch as Batch
     from fusionbench_core.tasks import ClassificationTask as ClassificationTask
@@ -81,7 +85,7 @@ if TYPE_CHECKING:
 __version__ = "1.0.0"
 
 _MODULES: dict[str, tuple[str, ...]] = {
-    "fusionbench_core.api": ("evaluate", "fuse", "load"),
+    "fusionbench_core.api": ("evaluate", "fuse", "load", "open_pool"),
     "fusionbench_core.artefact.builder": ("BuildContext",),
     "fusionbench_core.checkpoints": (
         "Checkpoint",
@@ -92,6 +96,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "open_checkpoint",
     ),
     "fusionbench_core.checkpoints.writer": ("write_safetensors",),
+    "fusionbench_core.engine.survey": ("run_survey",),
     "fusionbench_core.errors": (
         "ConfigError",
         "CorruptFile",
@@ -139,7 +144,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "TaskRecord",
         "implements",
     ),
-    "fusionbench_core.report": ("curve", "matrix"),
+    "fusionbench_core.report": ("Report", "curve", "matrix", "write_reports"),
     "fusionbench_core.statistics": ("Statistic",),
     "fusionbench_core.tasks": (
         "Batch",

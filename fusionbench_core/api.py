@@ -94,6 +94,22 @@ def fuse(
     return live(fused, pool)
 
 
+def open_pool(pool: str | Path | Mapping[str, Any]) -> ModelPool:
+    """A model pool, as configs describe it; no checkpoint is opened yet.
+
+    Args:
+        pool: Name of a preset such as "embedded_text", path of a YAML file, or the section itself.
+
+    Raises:
+        ConfigError: if there is no such preset, or the section is wrong.
+    """
+    from fusionbench_core.config import load_preset
+
+    registry = default_registry()
+    section = pool if isinstance(pool, Mapping) else load_preset("modelpool", str(pool), registry)
+    return build_pool(section, registry)
+
+
 def load(path: str | Path, source: str | None = None) -> nn.Module:
     """A live module, in eval mode, from an artefact or anything a model source recognises.
 

@@ -78,7 +78,7 @@ class StreamingMerge:
         """
         done = set(done)
         with Workers(self._options.threads) as workers:
-            survey = self._run_survey(workers, on_survey)
+            survey = self._run_survey(self._method.survey(), workers, on_survey)
             pieces = (p for s in self._plan if s.name not in done for p in cut(s, self._plan.locality))
             hashes: list[tuple[PlanStep, Future[bytes]]] = []
             for piece, digest in workers.map(partial(self._merge, survey), pieces):
@@ -90,8 +90,17 @@ class StreamingMerge:
             for step, future in hashes:
                 on_step(step, future.result().hex())
 
-    def _run_survey(self, workers: Workers, on_survey: Callable[[int, int], None]) -> Any:
-        state: Any = self._method.survey()
+    def survey(self, state: Survey, on_survey: Callable[[int, int], None] = lambda done, total: None) -> Any:
+        """Run a survey alone; nothing is merged or written.
+
+        Raises:
+            NonFiniteInput: naming model and tensor.
+            MethodError: if the survey fails.
+        """
+        with Workers(self._options.threads) as workers:
+            return self._run_survey(state, workers, on_survey)
+
+    def _run_survey(self, state: Any, workers: Workers, on_survey: Callable[[int, int], None]) -> Any:
         steps = [step for step in self._plan if step.action == "merge"]
         while isinstance(state, Survey):
             total = None

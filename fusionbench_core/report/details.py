@@ -27,7 +27,7 @@ from fusionbench_core.report.plain import plain
 
 
 def curve(
-    series: Mapping[str, Sequence[float]],
+    series: Mapping[str, Sequence[float | None]],
     *,
     x: Sequence[float] | None = None,
     title: str = "",
@@ -37,7 +37,7 @@ def curve(
     """Lines over a common x axis.
 
     Args:
-        series: Name of a line -> its values.
+        series: Name of a line -> its values, None where one is missing.
         x: Where the values are; default 0, 1, 2, …
         title: What the picture shows.
         x_label: Of the x axis.

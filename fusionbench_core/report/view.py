@@ -87,6 +87,8 @@ def headline(report: Report) -> str:
     models = len(report.modelpool.get("models") or ())
     start = f"{who} fuses {models} models" if models else who
     if average["accuracy"] is None:
+        if report.details and not (models or report.method):
+            return f"{report.label}."
         return f"{start}; no task was evaluated." if models else "No task was evaluated."
     count = len([row for row in rows_of(report) if row.fused is not None])
     tasks = "one task" if count == 1 else f"{count} tasks"

@@ -15,7 +15,7 @@ from fb_merging.post import records as post
 from fb_merging.spectral import records as spectral
 from fb_merging.task_vectors import records as task_vectors
 from fusionbench_core.hookspecs import hookimpl
-from fusionbench_core.records import BuilderRecord, ConfigRecord, MethodRecord, StatisticRecord
+from fusionbench_core.records import BuilderRecord, CommandRecord, ConfigRecord, MethodRecord, StatisticRecord
 
 _FAMILIES = (
     averages,
@@ -27,7 +27,6 @@ _FAMILIES = (
     compression,
     data_driven,
     learned,
-    analysis,
 )
 
 ENTRIES = tuple(record for family in _FAMILIES for record in family.ENTRIES)
@@ -52,3 +51,8 @@ def fb_statistics() -> Iterable[StatisticRecord]:
 @hookimpl
 def fb_configs() -> Iterable[ConfigRecord]:
     return (ConfigRecord(package="fb_merging.configs"),)
+
+
+@hookimpl
+def fb_commands() -> Iterable[CommandRecord]:
+    return (analysis.ANALYSE,)

@@ -1,1 +1,1 @@
-"""Methods that look at task vectors and leave the model as it is."""
+"""Looking at task vectors: how long, how alike, and where they disagree."""

@@ -80,7 +80,7 @@ class MagnitudeThreshold(Survey):
         first = self.prefix[model] * buckets << below if self.level else 0
         # Entries outside of the known digits' range go to two buckets of their own, which are dropped:
         # much cheaper than selecting those inside.
-        digits = ((_magnitude_bits(delta) - first) >> below).clamp_(-1, buckets).add_(1)
+        digits = ((magnitude_bits(delta) - first) >> below).clamp_(-1, buckets).add_(1)
         return torch.bincount(digits, minlength=buckets + 2)[1:-1]
 
 
@@ -129,7 +129,7 @@ def thresholds_of(group: TensorGroup, density: PerModel) -> list[float]:
     return survey
 
 
-def _magnitude_bits(delta: Tensor) -> Tensor:
+def magnitude_bits(delta: Tensor) -> Tensor:
     """int32 `(entries,)`: the bits of the magnitudes as fp32, cut and not rounded if they are fp64."""
     magnitude = delta.reshape(-1).abs()
     narrow = magnitude.float()
