@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -114,7 +116,7 @@ def test_a_view_keeps_ties_and_counters_and_leaves_the_fused_model_alone(method)
 def test_masks_cost_a_bit_a_parameter():
     models, base = small_models()
     fused = fuse("emr_merging", models, base)
-    masks = {name: tensor for name, tensor in fused.state_dict().items() if name.startswith("masks.")}
+    masks = {name: tensor for name, tensor in fused.state_dict().items() if name.startswith("task_masks.")}
     assert [(tensor.dtype, tuple(tensor.shape)) for tensor in masks.values()] == [
         (torch.uint8, (3, 2)),
         (torch.uint8, (3, 1)),
@@ -129,6 +131,18 @@ def test_packing_bits_loses_nothing(n):
     assert len(packed) == packed_size(n) == (n + 7) // 8
     assert torch.equal(unpack(packed, n), flags)
     assert packed.tolist() == np.packbits(flags.numpy(), bitorder="little").tolist()
+
+
+def test_the_base_is_stored_under_its_own_names():
+    models, base = small_models()
+    fused = fuse("emr_merging", models, base)
+    state = fused.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in base.state_dict().items())
+    again = copy.deepcopy(fused)
+    for tensor in again.state_dict().values():
+        tensor.zero_()
+    again.load_state_dict(state)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in again.state_dict().items())
 
 
 def test_it_must_be_told_a_task_that_it_knows():

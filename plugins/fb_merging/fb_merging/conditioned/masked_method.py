@@ -38,10 +38,10 @@ class MaskedMethod(ModelMethod):
         own, masked = (torch.zeros(len(names), dtype=torch.float64) for _ in range(2))
         kept, entries = [0] * len(names), 0
         for place, name in enumerate(module.tensors):
-            deltas = _deltas(pool, names, name, working_dtype(module.unified[place]))
+            deltas = _deltas(pool, names, name, working_dtype(module.task_vector[place]))
             unified, masks = self.unify(deltas, names)
-            module.unified[place].copy_(unified)
-            packed = module.masks.get_buffer(str(place))
+            module.task_vector[place].copy_(unified)
+            packed = module.task_masks.get_buffer(str(place))
             for index, (delta, mask) in enumerate(zip(deltas, masks)):
                 packed[index] = pack(mask)
                 own[index] += l1_norm(delta)
