@@ -9,7 +9,7 @@ TORCH_INDEX ?=
 # One intra-op thread a process: tests and merges bring their own parallelism.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo baselines test test-slow fix check docs bench clean
+.PHONY: help demo baselines test test-slow fix check docs bench parity clean
 
 help: ## Show the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,9 @@ docs: $(VENV)/.installed ## Generate the reference pages and build the site.
 
 bench: $(VENV)/.installed ## Measure against the physical limit and the peers.
 	$(BIN)/python benchmarks/merge.py
+
+parity: $(VENV)/.installed ## Compare the merging methods with those of the peers.
+	$(BIN)/python benchmarks/parity.py
 
 clean: ## Remove the environment and everything that was built.
 	rm -rf $(VENV) build dist site plugins/*/dist .pytest_cache .ruff_cache

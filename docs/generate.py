@@ -29,6 +29,7 @@ from _generate import (
     errors,
     hooks,
     methods,
+    parity,
     report,
     results,
     text,
@@ -55,6 +56,7 @@ def pages() -> dict[str, str]:
         "index.md": {"contents": _contents(registry)},
         "methods/index.md": methods.overview(registry),
         "laws.md": methods.laws(registry),
+        "parity.md": parity.parity(registry),
         "sources.md": components.components(registry, "source"),
         "tasks.md": components.components(registry, "task"),
         "statistics.md": components.components(registry, "statistic", "builder"),
@@ -86,6 +88,7 @@ def _contents(registry: Registry) -> str:
     rows = [
         ("[Methods](methods/index.md)", count("method"), "formula, parameters, needs, laws, paper"),
         ("[Methods by law](laws.md)", len(records.Law), "which algebraic laws each method keeps"),
+        ("[Parity with other tools](parity.md)", "", "the results of mergekit and fusion_bench, compared"),
         ("[Model sources](sources.md)", count("source"), "what opens models"),
         ("[Tasks](tasks.md)", count("task"), "what measures them"),
         ("[Statistics and builders](statistics.md)", count("statistic", "builder"), "what methods rely on"),

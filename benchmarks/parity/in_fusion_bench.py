@@ -18,7 +18,7 @@ from transformers.models.clip import modeling_clip
 
 # transformers 5 has no such class any more, which a few imports of fusion_bench want and nothing here uses.
 if not hasattr(modeling_clip, "CLIPVisionTransformer"):
-    modeling_clip.CLIPVisionTransformer = modeling_clip.CLIPVisionModel
+    modeling_clip.__dict__["CLIPVisionTransformer"] = modeling_clip.CLIPVisionModel
 
 from fusion_bench import BaseModelPool
 
@@ -51,9 +51,10 @@ def module_of(state: State) -> nn.Module:
 
 def _layer(name: str, weight: Tensor, bias: bool) -> nn.Module:
     if name == "embed":
-        return nn.Embedding(*weight.shape)
+        return nn.Embedding(weight.shape[0], weight.shape[1])
     if weight.dim() == 4:
-        return nn.Conv2d(weight.shape[1], weight.shape[0], tuple(weight.shape[2:]), bias=False)
+        height, width = weight.shape[2:]
+        return nn.Conv2d(weight.shape[1], weight.shape[0], (height, width), bias=False)
     return nn.Linear(weight.shape[1], weight.shape[0], bias=bias) if weight.dim() == 2 else nn.Module()
 
 
@@ -91,7 +92,7 @@ def merged(job: dict[str, Any], models: dict[str, State]) -> dict[str, Any]:
             result = _run(job, BaseModelPool(modules)).state_dict()
         except Exception as error:
             if refused or not buffers:
-                return {"state": {}, "refused": {**refused, "all": f"{type(error).__name__}: {error}"}}
+                return {"state": {}, "refused": {"all": f"{type(error).__name__}: {error}"}}
             refused = dict.fromkeys(buffers, f"{type(error).__name__}: {error}")
             continue
         return {

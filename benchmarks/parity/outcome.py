@@ -35,7 +35,7 @@ def outcome(
         "ours": case.ours,
         "their_parameters": dict(case.their_parameters),
         "our_parameters": dict(case.our_parameters),
-        "models": list(case.models),
+        "models": list(dict.fromkeys([*([case.their_base] if case.their_base else []), *case.models])),
         "without": list(case.without),
         "note": case.note,
         "draws": case.draws,
