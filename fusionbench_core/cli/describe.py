@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from fusionbench_core.records import MethodRecord, Record, TaskRecord
 
@@ -65,11 +66,23 @@ def parameters(implementation: Any) -> list[dict[str, Any]]:
 
 
 def type_text(annotation: Any) -> str:
-    """A type as people write it: `float | None`, `Literal['a', 'b']`."""
-    if isinstance(annotation, type) and not hasattr(annotation, "__args__"):
+    """A type as people write it: `float | None`, `'a' | 'b'`, `float | tuple[float, ...]`."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return type_text(arguments[0])
+    if origin in (Union, UnionType):
+        return " | ".join(dict.fromkeys(map(type_text, arguments)))
+    if origin is Literal:
+        return f"Literal[{', '.join(map(repr, arguments))}]"
+    if annotation in (None, type(None)):
+        return "None"
+    if annotation is Ellipsis:
+        return "..."
+    if arguments and isinstance(origin, type):
+        return f"{origin.__name__}[{', '.join(map(type_text, arguments))}]"
+    if isinstance(annotation, type):
         return annotation.__name__
-    text = re.sub(r"\b(?:[a-zA-Z_]\w*\.)+(?=[A-Za-z_])", "", str(annotation))
-    return text.replace("NoneType", "None")
+    return re.sub(r"\b(?:[a-zA-Z_]\w*\.)+(?=[A-Za-z_])", "", str(annotation))
 
 
 def location(implementation: Any) -> str | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 from fusionbench_core.errors import ConfigError
 from fusionbench_core.suggest import did_you_mean
@@ -33,7 +33,7 @@ def explain(
         fix: What to do, where no suggestion says it.
     """
     problems: dict[str, str] = {}
-    for detail in error.errors(include_url=False):
+    for detail in _relevant(error.errors(include_url=False)):
         key, text = _problem(detail, model, where)
         problems[key] = f"{problems[key]}; {text}" if key in problems else text
     count = len(problems)
@@ -43,6 +43,22 @@ def explain(
         fix=fix,
         **{"file": file, **problems},  # type: ignore[arg-type]
     )
+
+
+def _relevant(details: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """All problems, but not that a number out of range is no list either: a union's other branches."""
+    for detail in details:
+        rivals = [other for other in details if _keys(other["loc"]) == _keys(detail["loc"])]
+        if not _of_another_kind(detail) or all(map(_of_another_kind, rivals)):
+            yield detail
+
+
+def _of_another_kind(detail: Mapping[str, Any]) -> bool:
+    return detail["type"].endswith("_type") or detail["type"] == "none_required"
+
+
+def _keys(location: Sequence[Any]) -> list[Any]:
+    return [part for part in location if not _is_tag(part)]
 
 
 def _problem(detail: Mapping[str, Any], model: type[BaseModel], where: str) -> tuple[str, str]:
@@ -68,15 +84,16 @@ def _problem(detail: Mapping[str, Any], model: type[BaseModel], where: str) -> t
 
 
 def _is_tag(part: Any) -> bool:
-    return isinstance(part, str) and ("[" in part or part in {"str", "int", "float", "bool", "none", "dict"})
+    names = {"str", "int", "float", "bool", "none", "dict"}
+    return isinstance(part, str) and ("[" in part or part.startswith("constrained-") or part in names)
 
 
 def _owner(model: type[BaseModel] | None, location: tuple[Any, ...]) -> type[BaseModel] | None:
     """The model that holds the last key of a location; None where the path leaves the models."""
-    for part in location[:-1]:
+    for part in _keys(location)[:-1]:
         field = model.model_fields.get(str(part)) if model is not None else None
         if field is None:
-            if isinstance(part, int) or _is_tag(part):
+            if isinstance(part, int):
                 continue
             return None
         model = next(iter(_models(field.annotation)), None)
@@ -105,9 +122,25 @@ def _allowed(model: type[BaseModel] | None, location: tuple[Any, ...]) -> str:
 
 
 def field_range(field: Any) -> str:
-    """The declared range of a pydantic field, e.g. `> 0, <= 1`; empty if it has none."""
+    """The declared range of a pydantic field, e.g. `> 0, <= 1`; empty if it has none.
+
+    Of a union, the range that its branches share: a fraction, or one for each model.
+    """
+    ranges = {_range(field.metadata), *_ranges(field.annotation)} - {""}
+    return ranges.pop() if len(ranges) == 1 else ""
+
+
+def _ranges(annotation: Any) -> Iterator[str]:
+    if get_origin(annotation) is Annotated:
+        for extra in annotation.__metadata__:
+            yield _range(getattr(extra, "metadata", [extra]))
+    for argument in get_args(annotation):
+        yield from _ranges(argument)
+
+
+def _range(metadata: Iterable[Any]) -> str:
     parts = []
-    for constraint in field.metadata:
+    for constraint in metadata:
         for name, sign in _BOUNDS.items():
             bound = getattr(constraint, name, None)
             if bound is not None:

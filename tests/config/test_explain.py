@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -98,3 +98,18 @@ def test_every_field_of_the_run_config_is_described():
         if not field.description
     ]
     assert undescribed == []
+
+
+def test_of_a_union_only_the_branch_that_fits_the_value_is_explained():
+    fraction = Annotated[float, Field(gt=0, le=1)]
+
+    class Union(BaseModel):
+        density: fraction | tuple[fraction, ...] | None = None
+
+    with pytest.raises(ValidationError) as caught:
+        Union(density=2)
+    text = str(explain(caught.value, Union, where="method"))
+    assert text.splitlines() == [
+        "method is not valid: 1 problem",
+        "  method.density   2: input should be less than or equal to 1 (allowed: > 0, <= 1)",
+    ]
