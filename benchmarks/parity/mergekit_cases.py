@@ -17,8 +17,8 @@ EQUAL = Why(
 EQUAL_IN_BFLOAT16 = Why(("*",), EQUAL.reason, ("bfloat16",))
 LINEAR = Why(
     ("changed_by_a.weight", "cancelling.weight"),
-    "vectors that are 0 or opposite have no arc between them: ours interpolates linearly, its result has "
-    "sines of almost 0 in it",
+    "there is no arc to a vector that is 0, or opposite: ours interpolates linearly; it takes a right angle "
+    "for the former, and divides by a sine of almost 0 for the latter",
 )
 NOTHING_KEPT = Why(
     SMALL, "it counts the kept entries down to whole ones, here to none; ours keeps one at least"
