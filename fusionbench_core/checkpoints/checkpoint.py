@@ -7,6 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -90,12 +91,9 @@ class Checkpoint(ABC):
     def __len__(self) -> int:
         return len(self.keys())
 
-    @property
+    @cached_property
     def _index(self) -> frozenset[str]:
-        index = self.__dict__.get("_key_index")
-        if index is None:
-            index = self.__dict__["_key_index"] = frozenset(self.keys())
-        return index
+        return frozenset(self.keys())
 
 
 def content_hash(entries: Iterable[tuple[str, TensorInfo, bytes | str]]) -> str:
@@ -112,5 +110,5 @@ def hash_tensor(tensor: Tensor) -> bytes:
     digest = hashlib.sha256()
     raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
     for start in range(0, raw.numel(), _HASH_CHUNK):
-        digest.update(raw[start : start + _HASH_CHUNK].numpy())
+        digest.update(raw[start : start + _HASH_CHUNK].numpy().data)
     return digest.digest()

@@ -79,7 +79,7 @@ class SafetensorsWriter:
         raw = values.contiguous().view(-1).view(torch.uint8).numpy()
         _pwrite(
             self._descriptors[place.shard],
-            memoryview(raw),
+            raw.data,
             place.offset + start * place.info.dtype.itemsize,
             self.files[place.shard],
         )

@@ -9,6 +9,7 @@ from functools import reduce
 import torch
 
 from fusionbench_core.checkpoints import Checkpoint, TensorInfo
+from fusionbench_core.engine.step import Action
 from fusionbench_core.errors import IncompatibleModels
 from fusionbench_core.pools.scope import Scope, matches
 
@@ -19,7 +20,7 @@ _SHOWN = 12
 class Alignment:
     """Output tensors in file order: (name, action, info, source), tied names, and remarks."""
 
-    steps: tuple[tuple[str, str, TensorInfo, str | None], ...]
+    steps: tuple[tuple[str, Action, TensorInfo, str | None], ...]
     aliases: Mapping[str, str]
     notes: tuple[str, ...]
 
@@ -38,7 +39,9 @@ def align(
     template_name, template = (None, base) if base is not None else next(iter(models.items()))
     everyone = {**({"the base": base} if base is not None else {}), **models}
     aliases = _common_aliases(template, everyone.values())
-    steps, problems, left_out = [], [], 0
+    steps: list[tuple[str, Action, TensorInfo, str | None]] = []
+    problems: list[str] = []
+    left_out = 0
     for name in template:
         if name in aliases:
             continue
