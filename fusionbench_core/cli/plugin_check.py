@@ -13,8 +13,8 @@ from fusionbench_core.cli.help import examples
 from fusionbench_core.files import write_atomically
 
 if TYPE_CHECKING:
+    from fusionbench_core.testing.report import CheckReport
     from fusionbench_core.testing.result import Result
-    from fusionbench_core.testing.supervise import CheckReport
 
 
 @click.command(

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from fusionbench_core.testing.check import Check, Inapplicable, Violation, catalogue
     from fusionbench_core.testing.execute import iter_checks, run_check, run_checks
     from fusionbench_core.testing.pytest_skin import parametrize_with_checks
+    from fusionbench_core.testing.report import CheckReport
     from fusionbench_core.testing.result import Result
     from fusionbench_core.testing.subject import subject_of, subjects_of
-    from fusionbench_core.testing.supervise import CheckReport, check_plugin
+    from fusionbench_core.testing.supervise import check_plugin
     from fusionbench_core.testing.zoo import Case, ZooTask, case
 
 __all__ = [
@@ -48,9 +49,10 @@ _MODULES = {
     "check": ("Check", "Inapplicable", "Violation", "catalogue"),
     "execute": ("iter_checks", "run_check", "run_checks"),
     "pytest_skin": ("parametrize_with_checks",),
+    "report": ("CheckReport",),
     "result": ("Result",),
     "subject": ("subject_of", "subjects_of"),
-    "supervise": ("CheckReport", "check_plugin"),
+    "supervise": ("check_plugin",),
     "zoo": ("Case", "ZooTask", "case"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

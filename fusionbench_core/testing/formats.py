@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Iterator
 from xml.etree import ElementTree
 
+from fusionbench_core.testing.report import CheckReport
 from fusionbench_core.testing.result import FAILING, Result
-from fusionbench_core.testing.supervise import CheckReport
 
 
 def as_json(report: CheckReport) -> str:
