@@ -15,6 +15,8 @@ RESULTS = ROOT / "docs/assets/results"
 
 BENCHMARKS = ("embedded_text", "embedded_vision")
 
+_TITLES = {"embedded_text": "Text", "embedded_vision": "Vision"}
+
 _KEPT = ("tasks", "model_info", "status", "method", "taskpool", "seed", "baselines", "plugins")
 
 
@@ -32,8 +34,8 @@ def take(directory: Path) -> None:
 
 
 def results() -> dict[str, str]:
-    """Fragments of the page: table and picture of each benchmark that was run."""
-    return {benchmark: _section(benchmark) for benchmark in BENCHMARKS}
+    """The sections of the page: table and picture of each benchmark that was run."""
+    return {"sections": "\n\n".join(_section(benchmark) for benchmark in BENCHMARKS if _reports(benchmark))}
 
 
 def pictures() -> dict[str, str]:
@@ -61,10 +63,7 @@ def _reports(benchmark: str) -> dict[str, Report]:
 
 
 def _section(benchmark: str) -> str:
-    reports = _reports(benchmark)
-    if not reports:
-        return "Not run yet."
-    found = comparison(reports)
+    found = comparison(_reports(benchmark))
     head = ["method", *found.columns]
     lines = [f"| {' | '.join(head)} |", f"| --- {'| ---: ' * len(found.columns)}|"]
     for line in found.lines:
@@ -76,4 +75,6 @@ def _section(benchmark: str) -> str:
         lines.append(f"| {' | '.join([name, *cells])} |")
     picture = f"![Accuracy of every method relative to the experts](../assets/results/{benchmark}.svg)"
     warnings = [f"- {warning}" for warning in found.warnings]
-    return "\n".join([*lines, "", *warnings, *([""] if warnings else []), picture])
+    return "\n".join(
+        [f"## {_TITLES[benchmark]}", "", *lines, "", *warnings, *([""] if warnings else []), picture]
+    )
