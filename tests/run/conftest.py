@@ -49,7 +49,9 @@ class Workspace:
         )
 
     def command(self, *words: str) -> list[str]:
-        main = "from fusionbench_core.cli import main; main()"
+        # A shell starts background jobs deaf to Ctrl-C, and their children inherit it.
+        hear = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+        main = f"{hear}; from fusionbench_core.cli import main; main()"
         return [sys.executable, "-c", main, "--no-plugins", "--plugin", str(PLUGIN), *words]
 
     def environment(self, extra: dict[str, str] | None = None) -> dict[str, str]:

@@ -80,14 +80,18 @@ def memory(subject: MethodSubject) -> None:
     warm, small, large = (large_pool(subject.count(), n, base=takes_base(subject)) for n in _SIZES)
     _stream(subject, warm, patience=_PATIENCE)
     scratch = peak_growth(lambda: _stream(subject, small, patience=_PATIENCE))
-    grown = peak_growth(lambda: _stream(subject, large, patience=_PATIENCE))
     plan = make_plan(subject.method(large.names), large, EngineOptions(threads=1))
     allowed = max(plan.peak_bytes, scratch) + _SLACK
-    if grown > allowed:
+    before, grown = anonymous_memory() or 0, []
+    # What waits in the engine's queue depends on timing. What a method keeps is there every time.
+    while len(grown) < 3 and min(grown, default=allowed + 1) > allowed:
+        held = (anonymous_memory() or 0) - before
+        grown.append(held + peak_growth(lambda: _stream(subject, large, patience=_PATIENCE)))
+    if min(grown) > allowed:
         raise Violation(
             f"merging {len(large)} models of {plan.write_bytes / _MIB:.0f} MiB takes more memory than "
             f"merging models of {plan.write_bytes * _SIZES[1] / _SIZES[2] / _MIB:.0f} MiB",
-            measured=f"{grown / _MIB:.0f} MiB",
+            measured=f"{min(grown) / _MIB:.0f} MiB",
             bound=f"{allowed / _MIB:.0f} MiB",
         )
 
