@@ -25,10 +25,10 @@ BASELINES = "FB_SPEED_BASELINE"
 
 _MIB = 2**20
 
-_SIZES = (8, 64, 384)
-"""Tensors of a model to warm up with, of a small one (2 MiB), and of one that shows in memory (12 MiB)."""
+_SIZES = (8, 64, 768)
+"""Tensors of a model to warm up with, of a small one (2 MiB), and of one that shows in memory (24 MiB)."""
 
-_SLACK = 8 * _MIB
+_SLACK = 16 * _MIB
 """Bytes by which the allocator may waver from one merge to the next."""
 
 _PATIENCE = 5.0
