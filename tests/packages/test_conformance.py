@@ -14,13 +14,13 @@ pytestmark = [pytest.mark.install, pytest.mark.timeout(900)]
 EACH = pytest.mark.parametrize(("plugin", "part", "of"), PARTS, ids=lambda value: str(value))
 
 
-def failures(environment, plugin, part, of, level="full"):
-    """What a level does not accept in a part of a plugin, one line a fault."""
+def failures(environment, plugin, part, of):
+    """What the full level does not accept in a part of a plugin, one line a fault."""
     names = environment.json("plugin", "info", plugin)["names"]
     subjects = [plugin.removeprefix("fb-").replace("-", "_")]
     subjects += [name for kind in ("method", "source", "task") for name in names.get(kind, ())]
     chosen = [word for name in subjects[part::of] for word in ("--subject", name)]
-    words = ["plugin", "check", plugin, "--level", level, "--format", "json", "--jobs", "1"]
+    words = ["plugin", "check", plugin, "--level", "full", "--format", "json", "--jobs", "1"]
     done = environment.fb(*words, *chosen, ok=False, timeout=880)
     report = json.loads(done.stdout)
     assert {result["subject"] for result in report["results"]} == set(subjects[part::of])
@@ -41,16 +41,7 @@ def test_all_plugins_together_are_conformant(everything, plugin, part, of):
 @EACH
 @pytest.mark.xdist_group("packages-alone")
 def test_each_plugin_alone_with_the_core_is_conformant(environments, plugin, part, of):
-    # Its many methods are the same wheel's as above; what may differ here is what they import, and the
-    # fast checks fuse with every one of them. `-m slow` runs the full level here as well.
-    level = "fast" if plugin == "fb-merging" else "full"
-    assert failures(environments("fusionbench-core", plugin), plugin, part, of, level) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("part", range(2))
-def test_all_merging_methods_alone_with_the_core_are_conformant_in_full(environments, part):
-    assert failures(environments("fusionbench-core", "fb-merging"), "fb-merging", part, 2) == []
+    assert failures(environments("fusionbench-core", plugin), plugin, part, of) == []
 
 
 def test_no_plugin_is_left_out(projects):
