@@ -58,16 +58,23 @@ def refuse_silent_trust(values: dict[str, Any], overrides: Sequence[str]) -> Non
     Raises:
         ConfigError: if `trust_remote_code` is on, and no override says so.
     """
-    if any("trust_remote_code=" in word.replace(" ", "").replace(":", "=") for word in overrides):
-        return
     for key, value in _trusting(values, ""):
-        if value not in (False, None):
+        if value not in (False, None) and not any(_says(word, key) for word in overrides):
             raise ConfigError(
                 "a config file may not switch on trust_remote_code",
                 config=key,
                 why="it would run Python files that come with a model",
                 fix=f"type it yourself, if you have read them: {key}={value}",
             )
+
+
+def _says(word: str, key: str) -> bool:
+    """Whether an override switches on trust at `key`: by that key, or within a value for one above it."""
+    typed, _, value = word.lstrip("+").partition("=")
+    if typed == key:
+        return True
+    said = value.replace(" ", "").lower()
+    return key.startswith(f"{typed}.") and re.search(r"trust_remote_code:(?!false|null)", said) is not None
 
 
 def _trusting(node: Any, key: str) -> Iterator[tuple[str, Any]]:
