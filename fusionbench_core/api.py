@@ -33,9 +33,9 @@ Tasks = TaskPool | Mapping[str, Task] | str
 
 
 def fuse(
-    method: str | Method,
+    method: str | Method | None = None,
     /,
-    models: Mapping[str, Model] | Sequence[Model],
+    models: Mapping[str, Model] | Sequence[Model] = (),
     base: Model | None = None,
     *,
     output: str | Path | None = None,
@@ -52,7 +52,8 @@ def fuse(
     >>> merged = fuse("task_arithmetic", models={"a": sd1, "b": sd2}, base=sd0, scaling_factor=0.3)
 
     Args:
-        method: A registered name, with its parameters as further keyword arguments, or a method.
+        method: A registered name, with its parameters as further keyword arguments, or a method. If it
+            stands first, a keyword `method` is a parameter: of methods that wrap another one.
         models: Name -> state dict, module, path, or reference such as {"source": …, "path": …}; or a
             sequence of them, named "0", "1", ….
         base: The pre-trained model, of the same kind.
@@ -73,7 +74,7 @@ def fuse(
         FusionError: what is wrong, where, why, and what to do.
     """
     registry = default_registry()
-    method, record = _method(method, parameters, registry)
+    method, record = _method(method or parameters.pop("method", None), parameters, registry)
     named = dict(models) if isinstance(models, Mapping) else {str(i): model for i, model in enumerate(models)}
     kind = _kind(named, base)
     pool = _pool(named, base, source, registry, scope, tuple(heads))
@@ -155,7 +156,11 @@ def evaluate(
     return TaskPool(pool.tasks, config).evaluate(module, device=compute_device(FabricConfig()))
 
 
-def _method(method: str | Method, parameters: dict[str, Any], registry: Registry) -> tuple[Method, Any]:
+def _method(
+    method: str | Method | None, parameters: dict[str, Any], registry: Registry
+) -> tuple[Method, Any]:
+    if method is None:
+        raise ConfigError("there is no method", fix='name one first: fuse("simple_average", models=…)')
     if isinstance(method, str):
         return build_method({"name": method, **parameters}, registry)
     if parameters:
