@@ -80,6 +80,11 @@ def configure(*, no_plugins: bool = False, files: Sequence[Path] = (), trace_hoo
         trace.enable()
 
 
+def local_files() -> tuple[Path, ...]:
+    """The plugin files that :func:`installed_plugins` loads beside what is installed."""
+    return tuple(_options["files"])
+
+
 def installed_plugins(*, cached: bool = True) -> Plugins:
     """The plugins of this process, loaded on the first call. Raises what :func:`load_plugins` raises.
 

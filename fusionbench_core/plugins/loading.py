@@ -15,13 +15,11 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
-import pluggy
-
-from fusionbench_core import hookspecs, records
-from fusionbench_core.hookspecs import DECLARATIONS, PROJECT
+from fusionbench_core import records
+from fusionbench_core.hookspecs import DECLARATIONS
 from fusionbench_core.plugins import trace
+from fusionbench_core.plugins.hooks import implementations, problems
 from fusionbench_core.plugins.plugin import HookImplementation, Plugin
-from fusionbench_core.suggest import did_you_mean
 
 RECORD_TYPES: dict[str, type] = {
     "method": records.MethodRecord,
@@ -57,7 +55,9 @@ def load(plugin: Plugin, importer: Callable[[], ModuleType] | None = None) -> Pl
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         try:
             module = importer()
-            hooks = _hooks(module, plugin.namespace)
+            for problem in problems(module):
+                raise _Unusable(problem)
+            hooks = implementations(module)
         except _Unusable as problem:
             cause = str(problem)
         except (Exception, SystemExit) as error:
@@ -95,39 +95,6 @@ def _traceback() -> str:
     import traceback
 
     return traceback.format_exc()
-
-
-def _hooks(module: ModuleType, namespace: str) -> dict[str, HookImplementation]:
-    manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(hookspecs)
-    try:
-        manager.register(module, name=namespace)
-    except pluggy.PluginValidationError as error:
-        raise _Unusable(" ".join(str(error).split())) from error
-    found = {}
-    for caller in manager.get_hookcallers(module) or ():
-        for implementation in caller.get_hookimpls():
-            if not caller.has_spec():
-                if implementation.optionalhook:
-                    continue
-                hint = did_you_mean(caller.name, _specified()) or f"known hooks: {', '.join(_specified())}"
-                raise _Unusable(f"implements the unknown hook {caller.name!r}; {hint}")
-            if implementation.wrapper or implementation.hookwrapper:
-                raise _Unusable(f"{caller.name} is a hook wrapper, which FusionBench does not call")
-            found[caller.name] = HookImplementation(
-                hook=caller.name,
-                function=implementation.function,
-                arguments=(*implementation.argnames, *implementation.kwargnames),
-            )
-    for name in _specified():
-        function = getattr(module, name, None)
-        if name not in found and getattr(function, "__module__", None) == module.__name__:
-            raise _Unusable(f"{name} is not marked with @hookimpl, so it would never be called")
-    return found
-
-
-def _specified() -> list[str]:
-    return [name for name in vars(hookspecs) if name.startswith("fb_")]
 
 
 def _declarations(plugin: Plugin, implementation: HookImplementation, expected: type) -> tuple[Any, ...]:

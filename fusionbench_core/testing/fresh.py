@@ -4,6 +4,9 @@
 
 One process for each hash seed is started on first use, and serves all calls of this process: a start
 costs seconds, a call milliseconds. It has this one's import path and local plugins, and no network.
+
+Calls and answers are pickled: this process runs the same plugins' code, so it trusts the other one no more
+than itself.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ def run(function: Callable[..., Any], *arguments: Any, hashseed: int = 0) -> Any
         Violation: if the process dies. What the function raises is raised here, as a RuntimeError if it
             cannot be pickled.
     """
-    files = tuple(map(str, collection._options["files"]))
+    files = tuple(map(str, collection.local_files()))
     kept, answer = _process(hashseed).ask((list(sys.path), files, pickle.dumps((function, arguments))))
     if isinstance(answer, BaseException):
         raise answer
@@ -127,7 +130,7 @@ def _answer(path: list[str], files: tuple[str, ...], call: bytes) -> bytes:
     from pathlib import Path
 
     sys.path[:] = path
-    if files != tuple(map(str, collection._options["files"])):
+    if files != tuple(map(str, collection.local_files())):
         collection.configure(files=[Path(file) for file in files])
     try:
         # Local plugins are modules of their own making: they are there once the plugins are loaded.

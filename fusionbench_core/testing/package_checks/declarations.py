@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Iterator
-from types import ModuleType
 
-import pluggy
-
-from fusionbench_core import hookspecs
-from fusionbench_core.hookspecs import PROJECT
+from fusionbench_core.plugins.hooks import problems
 from fusionbench_core.records import Record
 from fusionbench_core.registry import KINDS
-from fusionbench_core.suggest import did_you_mean
 from fusionbench_core.testing.check import Inapplicable, Violation, check
 from fusionbench_core.testing.package_checks import fresh
 from fusionbench_core.testing.subject import PluginSubject
@@ -120,7 +114,7 @@ def known_hooks(subject: PluginSubject) -> None:
 
     Fix: see the page about hooks for their names and arguments; mark an implementation with `@hookimpl`.
     """
-    for problem in _hook_problems(importlib.import_module(subject.module)):
+    for problem in problems(importlib.import_module(subject.module)):
         raise Violation(problem)
 
 
@@ -181,27 +175,5 @@ def _shared_names(subject: PluginSubject) -> set[str]:
 
 
 def _no_foreign_hooks(subject: PluginSubject) -> None:
-    if any(_hook_problems(importlib.import_module(subject.module))):
+    if any(problems(importlib.import_module(subject.module))):
         raise Inapplicable("it implements hooks that nothing calls, which FP-108 tells")
-
-
-def _hook_problems(module: ModuleType) -> Iterator[str]:
-    manager = pluggy.PluginManager(PROJECT)
-    specified = {name: spec for name, spec in vars(hookspecs).items() if name.startswith("fb_")}
-    for name, function in vars(module).items():
-        options = manager.parse_hookimpl_opts(module, name)
-        if options is None:
-            if name in specified and getattr(function, "__module__", None) == module.__name__:
-                yield f"{name} is not marked with @hookimpl, so it is never called"
-            continue
-        name = options.get("specname") or name
-        if name not in specified:
-            if not options["optionalhook"]:
-                hint = did_you_mean(name, list(specified)) or f"hooks are {', '.join(specified)}"
-                yield f"there is no hook {name!r}; {hint}"
-        elif options["wrapper"] or options["hookwrapper"]:
-            yield f"{name} is a hook wrapper, which nothing calls"
-        else:
-            known = inspect.signature(specified[name]).parameters
-            if extra := [each for each in inspect.signature(function).parameters if each not in known]:
-                yield f"{name} has arguments that the hook does not give: {', '.join(extra)}"
