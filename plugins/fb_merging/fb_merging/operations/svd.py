@@ -6,7 +6,7 @@ weights, not on the rounding of the factorisation, and costs little more time th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -114,6 +114,27 @@ def randomized_svd(
         sketch = _orthonormal(wide @ _orthonormal(wide.T @ sketch))
     small = svd(sketch.T @ wide).top(rank)
     return Factors(sketch @ small.u, small.s, small.vh)
+
+
+def leading_triplets(
+    matrix: Tensor,
+    rank: int,
+    draw: Callable[[], Tensor],
+    *,
+    factorization: Literal["exact", "randomized"],
+    oversampling: int,
+    power_iterations: int,
+) -> Factors:
+    """The leading triplets of an `(m, n)` matrix, in the way that a method's parameters ask for.
+
+    Args:
+        matrix: `(m, n)`.
+        rank: Triplets wanted.
+        draw: Gives random numbers in [0, 1), `(m, n)`; called only if `factorization` is randomized.
+    """
+    if factorization == "exact":
+        return svd(matrix).top(rank)
+    return randomized_svd(matrix, rank, draw(), oversampling=oversampling, power_iterations=power_iterations)
 
 
 def polar(matrix: Tensor) -> Tensor:

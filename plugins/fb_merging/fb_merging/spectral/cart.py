@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fb_merging.operations.combine import mean
 from fb_merging.operations.matrices import Excluded, is_matrix
-from fb_merging.operations.svd import Factorization, Oversampling, PowerIterations, randomized_svd, svd
+from fb_merging.operations.svd import Factorization, Oversampling, PowerIterations, leading_triplets
 from fb_merging.spectral.records import CART
 from fusionbench_core import Capabilities, TensorGroup, TensorMethod, implements
 
@@ -59,12 +59,11 @@ class Cart(TensorMethod):
     def _cut(self, group: TensorGroup, model: str, difference: Tensor) -> Tensor:
         # Less a hair, as 0.07 * 100 is more than 7.
         rank = math.ceil(self.rank_fraction * min(difference.shape) - 1e-9)
-        if self.factorization == "exact":
-            return svd(difference).top(rank).product()
-        return randomized_svd(
+        return leading_triplets(
             difference,
             rank,
-            group.uniform(model),
+            lambda: group.uniform(model),
+            factorization=self.factorization,
             oversampling=self.oversampling,
             power_iterations=self.power_iterations,
         ).product()

@@ -14,9 +14,8 @@ from fb_merging.operations.svd import (
     Factors,
     Oversampling,
     PowerIterations,
+    leading_triplets,
     polar,
-    randomized_svd,
-    svd,
 )
 from fb_merging.spectral.records import TSV_MERGING
 from fusionbench_core import Capabilities, TensorGroup, TensorMethod, implements
@@ -60,13 +59,11 @@ class TsvMerging(TensorMethod):
         return add_matrix_update(group, combine, exclude=self.exclude, scaling_factor=self.scaling_factor)
 
     def _leading(self, group: TensorGroup, model: str, delta: Tensor) -> Factors:
-        rank = rank_of_each(delta, len(group.models))
-        if self.factorization == "exact":
-            return svd(delta).top(rank)
-        return randomized_svd(
+        return leading_triplets(
             delta,
-            rank,
-            group.uniform(model),
+            rank_of_each(delta, len(group.models)),
+            lambda: group.uniform(model),
+            factorization=self.factorization,
             oversampling=self.oversampling,
             power_iterations=self.power_iterations,
         )
