@@ -28,7 +28,7 @@ _MIB = 2**20
 _SIZES = (8, 64, 384)
 """Tensors of a model to warm up with, of a small one (2 MiB), and of one that shows in memory (12 MiB)."""
 
-_SLACK = 4 * _MIB
+_SLACK = 2 * _MIB
 """Bytes by which the allocator may waver from one merge to the next."""
 
 _PATIENCE = 10.0
@@ -72,22 +72,23 @@ def memory(subject: MethodSubject) -> None:
     from fusionbench_core.engine.plan import make_plan
     from fusionbench_core.testing.artefacts import takes_base
     from fusionbench_core.testing.lazy import large_pool
-    from fusionbench_core.testing.memory import anonymous_memory, peak_growth
+    from fusionbench_core.testing.memory import anonymous_memory, nothing_retained, peak_growth
 
     subject.needs_streaming()
     if anonymous_memory() is None:
         raise Inapplicable("this system does not say how much anonymous memory a process has")
     warm, small, large = (large_pool(subject.count(), n, base=takes_base(subject)) for n in _SIZES)
-    _stream(subject, warm, patience=_PATIENCE)
-    # What waits in the engine's queue depends on timing: the most that a small model takes is the measure,
-    # and of the large one the least, since what a method keeps of it is there every time.
-    scratch = max(peak_growth(lambda: _stream(subject, small, patience=_PATIENCE)) for _ in range(3))
-    plan = make_plan(subject.method(large.names), large, EngineOptions(threads=1))
-    allowed = max(plan.peak_bytes, scratch) + _SLACK
-    before, grown = anonymous_memory() or 0, []
-    while len(grown) < 3 and min(grown, default=allowed + 1) > allowed:
-        held = (anonymous_memory() or 0) - before
-        grown.append(held + peak_growth(lambda: _stream(subject, large, patience=_PATIENCE)))
+    with nothing_retained():
+        _stream(subject, warm, patience=_PATIENCE)
+        # What waits in the engine's queue depends on timing: the most that a small model takes is the
+        # measure, and of the large one the least, since what a method keeps of it is there every time.
+        scratch = max(peak_growth(lambda: _stream(subject, small, patience=_PATIENCE)) for _ in range(3))
+        plan = make_plan(subject.method(large.names), large, EngineOptions(threads=1))
+        allowed = max(plan.peak_bytes, scratch) + _SLACK
+        before, grown = anonymous_memory() or 0, []
+        while len(grown) < 3 and min(grown, default=allowed + 1) > allowed:
+            held = (anonymous_memory() or 0) - before
+            grown.append(held + peak_growth(lambda: _stream(subject, large, patience=_PATIENCE)))
     if min(grown) > allowed:
         raise Violation(
             f"merging {len(large)} models of {plan.write_bytes / _MIB:.0f} MiB takes more memory than "
