@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from fusionbench_core.errors import OutputError as OutputError
     from fusionbench_core.errors import TaskError as TaskError
     from fusionbench_core.errors import UnknownName as UnknownName
+    from fusionbench_core.errors import UnsupportedArchitecture as UnsupportedArchitecture
     from fusionbench_core.errors import UntrustedFormat as UntrustedFormat
     from fusionbench_core.hookspecs import hookimpl as hookimpl
     from fusionbench_core.methods import AnyTensorMethod as AnyTensorMethod
@@ -110,6 +111,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "OutputError",
         "TaskError",
         "UnknownName",
+        "UnsupportedArchitecture",
         "UntrustedFormat",
     ),
     "fusionbench_core.hookspecs": ("hookimpl",),

@@ -100,6 +100,10 @@ class MissingCapability(PlanError):
     """A method needs something that the pool, the tasks or a plugin does not provide."""
 
 
+class UnsupportedArchitecture(PlanError):
+    """A method cannot work on models of this architecture: it lacks the layers that the method is about."""
+
+
 class InsufficientResources(PlanError):
     """The memory budget or the free disk space is too small."""
 

@@ -141,6 +141,9 @@ class ArtefactWriter:
             return self._finish(Manifest(kind="weights", content_hash=self._tensors(state), **self._facts()))
         assert fused.module is not None
         tensors = fused.module.state_dict() if fused.tensors is None else fused.tensors
+        if fused.builder is None:
+            plain = Manifest(kind="weights", content_hash=self._tensors(tensors), **self._facts())
+            return self._finish(plain, fused.assets)
         members = {} if tensors else _describe_members(self._pool)
         return self._finish(
             Manifest(
@@ -189,11 +192,13 @@ class ArtefactWriter:
                 fix="free some space, or choose another output directory",
             )
 
-    def _finish(self, manifest: Manifest) -> Manifest:
+    def _finish(self, manifest: Manifest, assets: Mapping[str, str] | None = None) -> Manifest:
         source = self._pool.reference_model.source
         try:
             for asset in source.assets() if source else ():
                 shutil.copyfile(asset, self._partial / asset.name)
+            for name, text in (assets or {}).items():
+                write_atomically(self._partial / name, text)
             _state_dtype(self._partial / "config.json", self._options.dtype)
             write_atomically(self._partial / "README.md", model_card(manifest, self._record.paper))
             write_atomically(self._partial / NAME, manifest.to_text())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 class Fused:
     """The result of a fusion: weights of the same architecture, or a module of a new one.
 
-    Make one with :meth:`weights` or :meth:`of_module`.
+    Make one with :meth:`weights`, :meth:`of_module` or :meth:`of_checkpoint`.
     """
 
     state: Mapping[str, Tensor] | None = None
@@ -21,6 +21,7 @@ class Fused:
     builder: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     tensors: Mapping[str, Tensor] | None = None
+    assets: Mapping[str, str] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -56,3 +57,25 @@ class Fused:
         return cls(
             module=module, builder=builder, arguments=arguments or {}, tensors=tensors, details=details or {}
         )
+
+    @classmethod
+    def of_checkpoint(
+        cls,
+        module: nn.Module,
+        *,
+        assets: Mapping[str, str],
+        tensors: Mapping[str, Tensor] | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> Fused:
+        """A module of another architecture that the pool's source can read, given another config.
+
+        The artefact is a plain checkpoint: it needs no builder, and loads wherever its format does.
+
+        Args:
+            module: The live module.
+            assets: File name -> text, in place of the source's asset of that name, e.g. `config.json`.
+            tensors: What the artefact stores, in any layout that the source reads; default the module's
+                state dict.
+            details: JSON-able facts for the report.
+        """
+        return cls(module=module, tensors=tensors, assets=dict(assets), details=details or {})

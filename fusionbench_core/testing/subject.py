@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fusionbench_core.errors import FusionError
+from fusionbench_core.errors import FusionError, UnsupportedArchitecture
 from fusionbench_core.plugins import Plugin
 from fusionbench_core.records import MethodRecord, Record, SourceRecord, TaskRecord
 from fusionbench_core.registry import Registry, default_registry
@@ -201,6 +201,9 @@ class MethodSubject(Subject):
             tasks: Given to methods that ask for tasks or statistics.
             parameters: Parameters on top of the example's.
             options: Further arguments of `fusionbench_core.fuse`, e.g. `seed`, `engine`.
+
+        Raises:
+            Inapplicable: if it refuses this architecture, and that is another than the plainest.
         """
         fused = self.raw(models, base, tasks=tasks, parameters=parameters, **options)
         return fused if isinstance(fused, dict) else dict(fused.state_dict())
@@ -217,6 +220,7 @@ class MethodSubject(Subject):
         """What `fusionbench_core.fuse` gives: a state dict or a module. Arguments as of :meth:`run`."""
         from fusionbench_core.api import fuse
         from fusionbench_core.testing.sandbox import global_state
+        from fusionbench_core.testing.zoo import Mlp
 
         declared = self.record.capabilities
         if declared.base == "forbidden":
@@ -227,6 +231,11 @@ class MethodSubject(Subject):
         before = None if "first_traces" in self.__dict__ else global_state()
         try:
             return fuse(method, models=dict(models), base=base, **options)
+        except UnsupportedArchitecture as error:
+            # Methods about some kind of layer may refuse models without it, but not the plainest ones.
+            if any(isinstance(model, Mlp) for model in models.values()):
+                raise
+            raise Inapplicable(f"it refuses models of this architecture: {error.what}") from error
         finally:
             if before is not None:
                 self.__dict__["first_traces"] = (before, global_state())

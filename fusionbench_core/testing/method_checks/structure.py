@@ -104,7 +104,8 @@ def inputs_unchanged(subject: MethodSubject) -> None:
     Fix: never write in place to tensors of the pool or to live modules: clone first. Tensors in
     `group.models` and the modules that `pool.module()` gives are copies, and may be overwritten.
     """
-    for pool in _pools(subject, "conv_bn"):
+    # The plainest first: a method may refuse the other.
+    for pool in (*_pools(subject, "mlp"), *_pools(subject, "conv_bn")):
         before = {name: _picture(model) for name, model in pool.items()}
         _fuse(subject, pool)
         for name, model in pool.items():
