@@ -31,9 +31,13 @@ def guarded(call: Callable[[], Any]) -> NoReturn:
         status = INTERRUPTED
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
-        if context is not None:
-            click.echo(context.get_usage(), err=True)
-        _say(f"error: {error.format_message()}")
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+            # A group without a command, as click >= 8.2 tells it: the message is the help.
+            click.echo(error.format_message(), err=True)
+        else:
+            if context is not None:
+                click.echo(context.get_usage(), err=True)
+            _say(f"error: {error.format_message()}")
         status = error.exit_code
     except BrokenPipeError:
         # `fb list methods | head` is no failure; keep the interpreter from flushing into the closed pipe.

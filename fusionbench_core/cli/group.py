@@ -40,16 +40,12 @@ class Fb(LazyGroup):
             return built_in
         from fusionbench_core.errors import PluginBroken, UnknownName
         from fusionbench_core.registry import default_registry
-        from fusionbench_core.suggest import did_you_mean
 
         registry = default_registry()
         try:
             record = registry.find("command", cmd_name.replace("-", "_"))
         except UnknownName:
-            raise UnknownName(
-                f"there is no command {cmd_name!r}",
-                fix=did_you_mean(cmd_name, self.list_commands(ctx)) or "fb --help lists the commands",
-            ) from None
+            return None
         found = registry.resolve(record)
         if not isinstance(found, click.Command):
             raise PluginBroken(

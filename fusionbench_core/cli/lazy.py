@@ -35,6 +35,22 @@ class LazyGroup(click.Group):
             return importlib.import_module(self.lazy[cmd_name].module).command
         return super().get_command(ctx, cmd_name)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name[0:1].isalnum() and not ctx.resilient_parsing and self.get_command(ctx, name) is None:
+            from fusionbench_core.errors import UnknownName
+            from fusionbench_core.suggest import did_you_mean
+
+            above = ctx.command_path.partition(" ")[2]
+            raise UnknownName(
+                f"there is no command {f'{above} {name}'.strip()!r}",
+                fix=did_you_mean(name, self.list_commands(ctx))
+                or f"`{ctx.command_path} --help` lists the commands",
+            )
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         known = [(name, command.get_short_help_str(80)) for name, command in self.commands.items()]
         with formatter.section("Commands"):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         "fb plugin check fb-mymethod",
         "fb plugin check . --level full --format github",
         "fb plugin check ./my_method.py --only FM-203",
-        "fb plugin check merging --subject merging/slerp --level full",
+        "fb plugin check merging --subject slerp --level full",
     ),
 )
 @click.argument("what", metavar="DIST|PATH|FILE.py", shell_complete=complete.plugins)
@@ -38,7 +38,11 @@ if TYPE_CHECKING:
 )
 @click.option("--only", multiple=True, metavar="ID", help="Run this check; may be given several times.")
 @click.option(
-    "--subject", "subjects", multiple=True, metavar="NAME", help="Check this record, by its full name."
+    "--subject",
+    "subjects",
+    multiple=True,
+    metavar="NAME",
+    help="Check this record, or the plugin itself by its namespace; may be given several times.",
 )
 @click.option(
     "--expect",
@@ -71,7 +75,8 @@ def command(
     """Run the conformance checks on an installed plugin, a project's directory, or a plugin file.
 
     Every plugin is checked in a process of its own: without network, in a temporary home, with a time limit.
-    The exit status is 0 if all required checks passed, and 1 otherwise.
+    The exit status is 0 if all required checks passed, 1 if not, and 2 if there is no such plugin, record or
+    check.
     """
     from fusionbench_core.processors import available_cpus
     from fusionbench_core.testing.formats import FORMATS, as_badge, as_json

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from fusionbench_core.errors import ConfigError
+from fusionbench_core.known import NAMESPACES
 from fusionbench_core.plugins.namespaces import FORM, trouble
 
 ALLOWED = "words of lower-case letters and digits joined by - or _, a letter first, e.g. my-method"
@@ -53,9 +54,7 @@ def names_for(text: str) -> Names:
     """
     namespace = re.sub(r"[-_]", "_", text).removeprefix("fb_")
     distribution = f"fb-{namespace.replace('_', '-')}"
-    problem = "it is malformed" if not FORM.match(namespace) else trouble(namespace, distribution)
-    if keyword.iskeyword(namespace) or namespace in ("none", "true", "false"):
-        problem = f"{namespace!r} is a word of Python"
+    problem = _trouble(namespace, distribution)
     if problem:
         raise ConfigError(
             f"{text!r} cannot be a plugin's name", why=problem, fix=f"a name is {ALLOWED}{_instead(text)}"
@@ -71,6 +70,16 @@ def names_for(text: str) -> Names:
     )
 
 
+def _trouble(namespace: str, distribution: str) -> str | None:
+    if not FORM.match(namespace):
+        return "it is malformed"
+    if keyword.iskeyword(namespace) or namespace in ("none", "true", "false"):
+        return f"{namespace!r} is a word of Python"
+    if namespace in NAMESPACES:
+        return f"{NAMESPACES[namespace]} is a plugin of FusionBench itself; two of one name hide each other"
+    return trouble(namespace, distribution)
+
+
 def _free(name: str, prefix: str) -> str:
     return f"{prefix}{name}" if name in TAKEN else name
 
@@ -81,4 +90,7 @@ def _instead(text: str) -> str:
     better = re.sub(r"[^a-z0-9]+", "-", apart).strip("-0123456789").removeprefix("fb-")
     namespace = better.replace("-", "_")
     fits = FORM.match(namespace) and not keyword.iskeyword(namespace) and better != text
-    return f"\ndid you mean {better!r}?" if fits and not trouble(namespace, f"fb-{better}") else ""
+    if namespace in NAMESPACES:
+        better = f"my-{better}"
+        return f"\ntry {better!r}"
+    return f"\ndid you mean {better!r}?" if fits and not _trouble(namespace, f"fb-{better}") else ""

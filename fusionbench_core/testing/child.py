@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fusionbench_core.errors import FusionError
+from fusionbench_core.errors import FusionError, UnknownName
 from fusionbench_core.plugins import Plugin, installed_plugins
 from fusionbench_core.plugins.collection import configure
 from fusionbench_core.registry import default_registry
+from fusionbench_core.testing.choosing import chosen_subjects
 from fusionbench_core.testing.execute import run_checks
 from fusionbench_core.testing.sandbox import no_network
 from fusionbench_core.testing.subject import PluginSubject, Subject, subjects_of
@@ -32,6 +33,9 @@ def main(request: str, events: str) -> None:
         with no_network():
             try:
                 subjects = _subjects(wanted)
+            except UnknownName as error:
+                tell(unknown=error.what, fix=error.fix)
+                return
             except FusionError as error:
                 tell(error=str(error))
                 return
@@ -39,8 +43,6 @@ def main(request: str, events: str) -> None:
 
 
 def _run(subjects: list[Subject], wanted: Mapping[str, Any], done: set, tell: Any) -> None:
-    if wanted["subjects"]:
-        subjects = [subject for subject in subjects if subject.name in wanted["subjects"]]
     tell(subjects=[subject.name for subject in subjects])
     if wanted["list"]:
         return
@@ -68,8 +70,9 @@ def _subjects(wanted: Mapping[str, Any]) -> list[Subject]:
         raise FusionError(f"there is no plugin {wanted['namespace']!r} in the process that checks it")
     registry = default_registry()
     if plugin.status != "ok":
+        # Whatever was asked for: its own checks say what is wrong.
         return [PluginSubject(None, plugin, registry)]
-    return subjects_of(plugin, registry)
+    return chosen_subjects(subjects_of(plugin, registry), wanted["subjects"])
 
 
 if __name__ == "__main__":

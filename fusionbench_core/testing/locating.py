@@ -46,6 +46,7 @@ def locate(what: str | Path) -> Target:
     names = [plugin.namespace for plugin in plugins] + [plugin.distribution for plugin in plugins]
     raise ConfigError(
         f"no plugin is called {name!r}",
+        why="it is neither an installed plugin, nor a directory with a pyproject.toml, nor a .py file",
         fix=did_you_mean(name, names) or "`fb plugin list` shows what there is",
     )
 

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from fusionbench_core.errors import ConfigError, PluginBroken
-from fusionbench_core.suggest import did_you_mean
+from fusionbench_core.errors import ConfigError, PluginBroken, UnknownName
 from fusionbench_core.testing.check import Level, catalogue
+from fusionbench_core.testing.choosing import chosen_checks
 from fusionbench_core.testing.execute import Expected
 from fusionbench_core.testing.locating import locate
 from fusionbench_core.testing.process import CheckingProcess
@@ -40,21 +40,23 @@ def check_plugin(
             distribution is installed, or a plugin file (`./my_method.py`).
         level: `fast` or `full`.
         only: IDs of the checks to run; empty for all of the level.
-        subjects: Full names of the records to check; empty for all.
+        subjects: Names of the records to check, short or full, or the namespace for the plugin itself; empty
+            for all.
         expected_failures: Name of a record -> check ID -> reason.
         jobs: Processes at a time.
         time_limit: Seconds that one check may take.
         on_result: Called with each result as soon as it is there, from any thread.
 
     Raises:
-        ConfigError: if there is no such plugin, or a check ID is unknown.
+        ConfigError: if there is no such plugin, record or check, or no check looks at such records.
+        PluginBroken: if the plugin cannot be checked at all.
     """
     started = time.monotonic()
     target = locate(what)
     request = {
         **target.request,
         "level": level,
-        "only": _known(only),
+        "only": chosen_checks(only, level),
         "subjects": list(subjects),
         "expected": {name: dict(each) for name, each in (expected_failures or {}).items()},
         "done": [],
@@ -63,19 +65,13 @@ def check_plugin(
     }
     with tempfile.TemporaryDirectory(prefix="fb-check-") as scratch:
         results = list(_all(request, Path(scratch), jobs, time_limit, on_result))
+    if not results:
+        raise ConfigError(
+            f"there is nothing to run: no record asked for is looked at by {', '.join(request['only'])}",
+            why="FP checks look at the plugin itself, FM at methods, FS at model sources, FT at tasks",
+            fix="leave out `--only` or `--subject`",
+        )
     return CheckReport(target.title, level, tuple(results), seconds=round(time.monotonic() - started, 2))
-
-
-def _known(only: Iterable[str]) -> list[str]:
-    wanted = [each.upper() for each in only]
-    ids = [check.id for check in catalogue()] if wanted else []
-    for each in wanted:
-        if each not in ids:
-            raise ConfigError(
-                f"there is no check {each!r}",
-                fix=did_you_mean(each, ids) or "docs/reference/conformance.md lists them",
-            )
-    return wanted
 
 
 def _all(
@@ -104,8 +100,16 @@ def _all(
 
 
 def _names(request: dict[str, Any], home: Path, time_limit: float) -> list[str]:
-    events = CheckingProcess({**request, "list": True}, home, time_limit).events()
-    return next((event["subjects"] for event in events if "subjects" in event), [])
+    for event in CheckingProcess({**request, "list": True}, home, time_limit).events():
+        _raise_unknown(event)
+        if "subjects" in event:
+            return event["subjects"]
+    return []
+
+
+def _raise_unknown(event: dict[str, Any]) -> None:
+    if "unknown" in event:
+        raise UnknownName(event["unknown"], fix=event["fix"])
 
 
 def _one(
@@ -121,6 +125,7 @@ def _one(
             {**request, "done": done, "failed": failed}, home / str(len(done)), time_limit
         )
         for event in child.events():
+            _raise_unknown(event)
             if "error" in event:
                 raise PluginBroken("the plugin cannot be checked", why=event["error"])
             if "start" in event:

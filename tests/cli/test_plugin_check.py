@@ -110,6 +110,9 @@ def test_an_expected_failure_needs_a_reason_and_is_strict(plugin_file, tmp_path)
 
 def test_unknown_plugins_checks_and_files_are_named(tmp_path):
     assert "no plugin is called 'fb-mergin'" in fb("fb-mergin").output
+    (tmp_path / "README.md").touch()
+    told = fb(str(tmp_path / "README.md")).output
+    assert "neither an installed plugin, nor a directory with a pyproject.toml, nor a .py file" in told
     assert "did you mean" in fb("merging", "--only", "FM-20").output
     assert "there is no file" in fb(str(tmp_path / "nothing.py")).output
     assert "it has no pyproject.toml" in fb(str(tmp_path)).output
@@ -128,3 +131,24 @@ def test_what_cannot_be_imported_fails_once_and_not_in_every_check(plugin_file):
     assert failing == {"FP-107", "FM-101"}
     skipped = {each["message"] for each in report["results"] if each["check"] == "FM-203"}
     assert skipped == {"it cannot be imported"}
+
+
+@pytest.mark.parametrize("name", ["half_plugin/half", "half", "HALF", "half-plugin/half"])
+def test_a_record_is_chosen_by_its_full_or_short_name(plugin_file, name):
+    done = fb(plugin_file(), "--subject", name, "--only", "FM-203", "--format", "json")
+    assert [result["subject"] for result in json.loads(done.stdout)["results"]] == ["half_plugin/half"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--subject", "halve"), "declares no 'halve' that can be checked\n  fix   did you mean 'half'"),
+        (("--subject", "half", "--subject", "x", "--jobs", "2"), "declares no 'x'"),
+        (("--only", "FM-305"), "FM-305 runs at the full level only"),
+        (("--only", "FS-101"), "no record asked for is looked at by FS-101"),
+    ],
+)
+def test_asking_for_what_is_not_there_gives_status_2_and_no_verdict(plugin_file, words, says):
+    done = fb(plugin_file(), *words)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert says in done.stderr

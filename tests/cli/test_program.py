@@ -167,3 +167,27 @@ def test_a_table_of_a_terminal_keeps_square_brackets(monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     table(("name", "summary"), [("a", "the [mean] of all")])
     assert "the [mean] of all" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [[], ["plugin"]])
+def test_a_group_without_a_command_shows_its_help_and_nothing_else(words):
+    done = CliRunner().invoke(main, words, prog_name="fb")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == CliRunner().invoke(main, [*words, "--help"], prog_name="fb").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["plugn"], "there is no command 'plugn'\n  fix   did you mean 'plugin'"),
+        (["plugin", "chek"], "there is no command 'plugin chek'\n  fix   did you mean 'check'?"),
+        (
+            ["plugin", "qqq"],
+            "there is no command 'plugin qqq'\n  fix   `fb plugin --help` lists the commands",
+        ),
+    ],
+)
+def test_an_unknown_command_of_any_group_is_told_with_the_nearest_one(words, says):
+    done = CliRunner().invoke(main, words, prog_name="fb")
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"error: {says}")

@@ -62,8 +62,13 @@ def test_a_name_that_cannot_be_is_refused_with_the_allowed_form(text, better):
     assert (f"did you mean '{better}'?" in str(caught.value)) == (better is not None)
 
 
-def test_the_namespace_of_a_first_party_plugin_is_allowed_to_its_distribution_alone():
-    assert names_for("merging").distribution == "fb-merging"
+@pytest.mark.parametrize("text", ["merging", "fb-clip-tasks", "nlp_tasks"])
+def test_the_name_of_a_first_party_plugin_is_refused_with_another(text):
+    with pytest.raises(ConfigError, match="is a plugin of FusionBench itself") as caught:
+        names_for(text)
+    other = f"my-{text.removeprefix('fb-').replace('_', '-')}"
+    assert f"try {other!r}" in str(caught.value)
+    assert names_for(other).namespace == other.replace("-", "_")
 
 
 @pytest.mark.parametrize("kind", KINDS)
