@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fusionbench_core.checkpoints import TensorInfo as TensorInfo
     from fusionbench_core.checkpoints import open_checkpoint as open_checkpoint
     from fusionbench_core.checkpoints.writer import write_safetensors as write_safetensors
+    from fusionbench_core.engine.sizes import available_memory as available_memory
     from fusionbench_core.engine.survey import run_survey as run_survey
     from fusionbench_core.errors import ConfigError as ConfigError
     from fusionbench_core.errors import CorruptFile as CorruptFile
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from fusionbench_core.methods import AnyTensorMethod as AnyTensorMethod
     from fusionbench_core.methods import Fused as Fused
     from fusionbench_core.methods import FusionJob as FusionJob
+    from fusionbench_core.methods import LiveMembers as LiveMembers
+    from fusionbench_core.methods import Members as Members
     from fusionbench_core.methods import Method as Method
     from fusionbench_core.methods import ModelMethod as ModelMethod
     from fusionbench_core.methods import Predictor as Predictor
@@ -97,6 +100,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "open_checkpoint",
     ),
     "fusionbench_core.checkpoints.writer": ("write_safetensors",),
+    "fusionbench_core.engine.sizes": ("available_memory",),
     "fusionbench_core.engine.survey": ("run_survey",),
     "fusionbench_core.errors": (
         "ConfigError",
@@ -119,6 +123,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "AnyTensorMethod",
         "Fused",
         "FusionJob",
+        "LiveMembers",
+        "Members",
         "Method",
         "ModelMethod",
         "Predictor",

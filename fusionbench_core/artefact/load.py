@@ -12,7 +12,7 @@ from torch import nn
 from fusionbench_core.artefact.builder import BuildContext
 from fusionbench_core.artefact.describe import TRUST
 from fusionbench_core.artefact.manifest import NAME, Manifest, read_manifest
-from fusionbench_core.checkpoints import open_checkpoint
+from fusionbench_core.checkpoints import Checkpoint, open_checkpoint
 from fusionbench_core.checkpoints.fingerprints import fingerprint
 from fusionbench_core.config.errors import explain
 from fusionbench_core.errors import CorruptFile, IncompatibleModels, MissingCapability
@@ -42,7 +42,8 @@ def load_artefact(directory: Path, registry: Registry) -> nn.Module:
     context = BuildContext(
         arguments=manifest.arguments,
         skeleton=lambda: _source(manifest.source, registry, directory).skeleton(),
-        member=lambda name: _member(manifest, name, registry),
+        member=lambda name: _build_member(manifest, name, registry),
+        checkpoint=lambda name: _open_member(manifest, name, registry)[1],
     )
     module = builder(context)
     if manifest.tensors:
@@ -74,7 +75,12 @@ def _source(
         raise explain(error, cls, where="source", file=directory) from error
 
 
-def _member(manifest: Manifest, name: str, registry: Registry) -> nn.Module:
+def _build_member(manifest: Manifest, name: str, registry: Registry) -> nn.Module:
+    source, checkpoint = _open_member(manifest, name, registry)
+    return source.build(checkpoint)
+
+
+def _open_member(manifest: Manifest, name: str, registry: Registry) -> tuple[ModelSource, Checkpoint]:
     described = manifest.members.get(name)
     if described is None:
         raise CorruptFile(f"fusion.json knows no member {name!r}", fix="was it made from modules in memory?")
@@ -87,4 +93,4 @@ def _member(manifest: Manifest, name: str, registry: Registry) -> nn.Module:
             why="its content has another hash",
             fix="restore it, or fuse again",
         )
-    return source.build(checkpoint)
+    return source, checkpoint

@@ -5,6 +5,7 @@ from fusionbench_core.methods.fused import Fused
 from fusionbench_core.methods.group import TensorGroup
 from fusionbench_core.methods.inner import AnyTensorMethod
 from fusionbench_core.methods.job import FusionJob
+from fusionbench_core.methods.members import LiveMembers, Members
 from fusionbench_core.methods.method import Method, ModelMethod, TensorMethod
 from fusionbench_core.methods.predictor import Predictor
 from fusionbench_core.methods.survey import Survey
@@ -13,6 +14,8 @@ __all__ = [
     "AnyTensorMethod",
     "Fused",
     "FusionJob",
+    "LiveMembers",
+    "Members",
     "Method",
     "ModelMethod",
     "Predictor",

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fusionbench_core.methods.members import LiveMembers, Members
+
 
 class Predictor(nn.Module):
     """Several member models, one combined output.
@@ -17,19 +19,26 @@ class Predictor(nn.Module):
     module, it combines the members' raw outputs, however deeply nested in mappings and tuples. Parts
     that are no floating tensors (caches, integer ids) are kept where all members agree on them, and are
     None otherwise: one member's cache is not the predictor's.
+
+    Args:
+        members: Name -> live module, or members that say themselves what is in memory when.
     """
 
-    def __init__(self, members: Mapping[str, nn.Module]) -> None:
+    def __init__(self, members: Mapping[str, nn.Module] | Members) -> None:
         super().__init__()
-        self.names = tuple(members)
-        self.members = nn.ModuleList(members.values())
+        self.members = members if isinstance(members, Members) else LiveMembers(members)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the members, in the order of their outputs."""
+        return self.members.names
 
     @abstractmethod
     def combine(self, outputs: Tensor) -> Tensor:
         """Combine stacked outputs `(members, …)` into one of shape `(…)`."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self._nested([member(*args, **kwargs) for member in self.members])
+        return self._nested(self.members(*args, **kwargs))
 
     def _nested(self, outputs: Sequence[Any]) -> Any:
         first = outputs[0]

@@ -13,20 +13,16 @@ from fusionbench_core.tasks.task import Task
 
 
 class EnsembleTaskModel(nn.Module):
-    """A predictor whose members each carry the task's head; their logits are combined.
-
-    Members run one after the other.
-    """
+    """A predictor whose members each carry the task's head; their logits are combined."""
 
     def __init__(self, predictor: Predictor, task: Task) -> None:
         super().__init__()
         self.trunk = predictor
-        self.members = nn.ModuleList(task.attach(member) for member in predictor.members)
+        self.members = predictor.members.attach(task.attach)
 
     def forward(self, *args: Any, **inputs: Any) -> Tensor:
         """Logits `(n, classes)`."""
-        logits = torch.stack([member(*args, **inputs) for member in self.members])
-        return self.trunk.combine(logits)
+        return self.trunk.combine(torch.stack(self.members(*args, **inputs)))
 
 
 def attach(task: Task, trunk: nn.Module) -> nn.Module:

@@ -190,7 +190,7 @@ def test_members_are_the_pools_models_and_inputs_are_left_alone():
     fused = SimpleEnsemble().fuse(job(nets))
     fused.module(X)
     assert torch.equal(torch.get_rng_state(), state)
-    for (name, module), member in zip(nets.items(), fused.module.members):
+    for (name, module), member in zip(nets.items(), fused.module.members.models):
         assert module.training
         assert not member.training
         assert all(parameter.requires_grad for parameter in module.parameters())
