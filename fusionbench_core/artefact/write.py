@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from fusionbench_core.artefact.complete import complete_state
 from fusionbench_core.artefact.describe import describe_method, describe_pool, describe_source
 from fusionbench_core.artefact.manifest import NAME, Manifest
 from fusionbench_core.checkpoints.checkpoint import content_hash, hash_tensor
+from fusionbench_core.checkpoints.checksum import checksum
 from fusionbench_core.checkpoints.fingerprints import fingerprint
 from fusionbench_core.checkpoints.memory import StateDictCheckpoint
 from fusionbench_core.checkpoints.writer import SafetensorsWriter
@@ -104,15 +106,14 @@ class ArtefactWriter:
         )
         journal = Journal(self._partial / JOURNAL, plan.key, resume=writer.resumed)
         try:
-            hashes = {name: digest for name, digest in journal.done.items() if _intact(writer, name, digest)}
+            done = [name for name, noted in journal.done.items() if _intact(writer, name, noted)]
 
-            def written(step: PlanStep, digest: str) -> None:
-                hashes[step.name] = digest
-                journal.record(step.name, digest)
+            def written(step: PlanStep, checksum: int) -> None:
+                journal.record(step.name, checksum)
                 on_step(step)
 
             for step in plan:
-                if step.name in hashes:
+                if step.name in done:
                     on_step(step)
             StreamingMerge(
                 method,
@@ -122,13 +123,13 @@ class ArtefactWriter:
                 options=self._options,
                 seed=self._seed,
                 statistics=statistics,
-            ).run(written, on_survey, done=tuple(hashes))
-            writer.finish()
+            ).run(written, on_survey, done=done)
+            hashes = _flush_and_hash(writer, [name for name, _ in layout], self._options.threads)
         finally:
             writer.close()
             journal.close()
         infos = dict(layout)
-        entries = [(name, infos[name], bytes.fromhex(digest)) for name, digest in hashes.items()]
+        entries = [(name, infos[name], digest) for name, digest in hashes.items()]
         tied = [(alias, infos[kept], kept) for alias, kept in plan.aliases.items()]
         return self._finish(
             Manifest(kind="weights", content_hash=content_hash([*entries, *tied]), **self._facts())
@@ -212,9 +213,19 @@ class ArtefactWriter:
         return manifest
 
 
-def _intact(writer: SafetensorsWriter, name: str, digest: str) -> bool:
+def _flush_and_hash(writer: SafetensorsWriter, names: Sequence[str], threads: int) -> dict[str, bytes]:
+    """Finish the files; SHA-256 of each tensor, computed while the disk is busy with them."""
+    with ThreadPoolExecutor(threads + 1, "finish") as pool:
+        flushed = pool.submit(writer.flush)
+        hashes = dict(zip(names, pool.map(lambda name: hash_tensor(writer.read(name)), names)))
+        flushed.result()
+    writer.finish()
+    return hashes
+
+
+def _intact(writer: SafetensorsWriter, name: str, noted: int) -> bool:
     try:
-        return hash_tensor(writer.read(name)).hex() == digest
+        return checksum(writer.read(name)) == noted
     except (KeyError, OSError):
         return False
 

@@ -11,6 +11,21 @@ from fusionbench_core.checkpoints.checkpoint import Checkpoint, TensorInfo
 from fusionbench_core.errors import NonFiniteInput
 
 
+def surely_finite(values: Tensor, dtype: torch.dtype | None = None) -> bool:
+    """Whether all values are finite, and small enough for `dtype`; False can also mean a doubt.
+
+    One pass without a temporary: no square is larger than the sum of all squares.
+
+    Args:
+        values: fp32 or fp64.
+        dtype: What they will be stored in; by default what they are.
+    """
+    flat = values.view(-1)
+    if dtype is None or dtype.itemsize >= values.dtype.itemsize:
+        return bool(torch.isfinite(torch.dot(flat, flat)))
+    return bool(torch.dot(flat, flat) < torch.finfo(dtype).max ** 2 / 2)
+
+
 class FiniteCheckpoint(Checkpoint):
     """View of `inner`; reading a tensor that holds NaN or Inf fails. Each tensor is looked at once.
 

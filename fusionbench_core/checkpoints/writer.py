@@ -99,8 +99,8 @@ class SafetensorsWriter:
         flat = torch.frombuffer(mapped, dtype=place.info.dtype, count=place.info.numel, offset=skip)
         return flat.view(place.info.shape)
 
-    def finish(self) -> None:
-        """Flush everything to the disk, and write the index if there is more than one file.
+    def flush(self) -> None:
+        """Wait until everything is on the disk.
 
         Raises:
             OutputError: if the disk reports an error.
@@ -110,6 +110,14 @@ class SafetensorsWriter:
                 os.fsync(descriptor)
             except OSError as error:
                 raise output_error(error, path) from error
+
+    def finish(self) -> None:
+        """Flush, close, and write the index if there is more than one file.
+
+        Raises:
+            OutputError: if the disk reports an error.
+        """
+        self.flush()
         self.close()
         if len(self.files) > 1:
             total = sum(place.info.nbytes for place in self._places.values())

@@ -1,4 +1,4 @@
-"""The journal of a merge: which tensors are written, and their hashes, so that it can go on."""
+"""The journal of a merge: which tensors are written, and their checksums, so that it can go on."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ class Journal:
     """
 
     def __init__(self, path: Path, key: str, *, resume: bool) -> None:
-        self.done: Mapping[str, str] = _read(path, key) if resume else {}
+        self.done: Mapping[str, int] = _read(path, key) if resume else {}
         self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115 closed by close()
         self._append({"plan": key})
-        for name, digest in self.done.items():
-            self._append({"tensor": name, "sha256": digest})
+        for name, checksum in self.done.items():
+            self._append({"tensor": name, "checksum": checksum})
 
-    def record(self, name: str, digest: str) -> None:
+    def record(self, name: str, checksum: int) -> None:
         """Note that a tensor is written."""
-        self._append({"tensor": name, "sha256": digest})
+        self._append({"tensor": name, "checksum": checksum})
 
     def close(self) -> None:
         self._file.close()
 
-    def _append(self, line: dict[str, str]) -> None:
+    def _append(self, line: dict[str, str | int]) -> None:
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
 
 
-def _read(path: Path, key: str) -> dict[str, str]:
+def _read(path: Path, key: str) -> dict[str, int]:
     """Tensors noted by an earlier run of the same plan; a line cut short ends the reading."""
-    done: dict[str, str] = {}
+    done: dict[str, int] = {}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
@@ -49,7 +49,7 @@ def _read(path: Path, key: str) -> dict[str, str]:
             if number == 0 and line.get("plan") != key:
                 return done
             if number:
-                done[line["tensor"]] = line["sha256"]
-        except (ValueError, KeyError, AttributeError):
+                done[line["tensor"]] = int(line["checksum"])
+        except (ValueError, KeyError, TypeError, AttributeError):
             break
     return done

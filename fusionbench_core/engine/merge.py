@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +10,8 @@ import torch
 from torch import Tensor
 
 from fusionbench_core.checkpoints import Checkpoint
-from fusionbench_core.checkpoints.checkpoint import hash_tensor
+from fusionbench_core.checkpoints.checksum import add_checksums, checksum
+from fusionbench_core.checkpoints.finite import surely_finite
 from fusionbench_core.dtypes import accumulation_dtype, dtype_name
 from fusionbench_core.engine.options import EngineOptions
 from fusionbench_core.engine.pieces import Piece, cut
@@ -22,6 +22,7 @@ from fusionbench_core.engine.workers import MemoryGate, Workers
 from fusionbench_core.errors import FusionError, IncompatibleModels, MethodError, NonFiniteInput
 from fusionbench_core.methods.group import TensorGroup
 from fusionbench_core.methods.method import TensorMethod
+from fusionbench_core.methods.operand import Operand
 from fusionbench_core.methods.survey import Survey
 from fusionbench_core.pools.pool import ModelPool
 
@@ -63,13 +64,13 @@ class StreamingMerge:
 
     def run(
         self,
-        on_step: Callable[[PlanStep, str], None] = lambda step, digest: None,
+        on_step: Callable[[PlanStep, int], None] = lambda step, checksum: None,
         on_survey: Callable[[int, int], None] = lambda done, total: None,
         done: Iterable[str] = (),
     ) -> None:
         """Survey, then merge every tensor that is not in `done`.
 
-        `on_step(step, sha256)` is called in the caller's thread when a tensor is written.
+        `on_step(step, checksum)` is called in the caller's thread when a tensor is written.
 
         Raises:
             NonFiniteInput: naming model and tensor.
@@ -80,15 +81,11 @@ class StreamingMerge:
         with Workers(self._options.threads) as workers:
             survey = self._run_survey(self._method.survey(), workers, on_survey)
             pieces = (p for s in self._plan if s.name not in done for p in cut(s, self._plan.locality))
-            hashes: list[tuple[PlanStep, Future[bytes]]] = []
-            for piece, digest in workers.map(partial(self._merge, survey), pieces):
-                if digest is not None:
-                    on_step(piece.step, digest.hex())
-                elif piece.last:
-                    hashes.append((piece.step, workers.submit(self._hash, piece.step.name)))
-                    hashes = list(_report_finished(hashes, on_step))
-            for step, future in hashes:
-                on_step(step, future.result().hex())
+            total = 0
+            for piece, part in workers.map(partial(self._merge, survey), pieces):
+                total = part if piece.start == 0 else add_checksums(total, part)
+                if piece.last:
+                    on_step(piece.step, total)
 
     def survey(self, state: Survey, on_survey: Callable[[int, int], None] = lambda done, total: None) -> Any:
         """Run a survey alone; nothing is merged or written.
@@ -114,13 +111,13 @@ class StreamingMerge:
     def _observe(self, survey: Survey, piece: Piece) -> Any:
         return self._guard(piece, lambda: survey.observe(self._group(piece, None)))
 
-    def _merge(self, survey: Any, piece: Piece) -> bytes | None:
-        """Merge and write one piece; gives the hash of a tensor that is one piece."""
+    def _merge(self, survey: Any, piece: Piece) -> int:
+        """Merge and write one piece; gives its share of the tensor's checksum."""
         size = (piece.stop - piece.start) * self._dtypes.get(piece.step.name, piece.step.info.dtype).itemsize
         with self._gate.hold(size * (2 * len(self._models) + 3)):
             values = self._values(piece, survey)
             self._sink.write(piece.step.name, piece.start, values)
-            return hash_tensor(values) if piece.start == 0 and piece.last else None
+            return checksum(values, piece.start)
 
     def _values(self, piece: Piece, survey: Any) -> Tensor:
         """The piece of the output, flat, in its dtype."""
@@ -134,8 +131,8 @@ class StreamingMerge:
 
     def _group(self, piece: Piece, survey: Any) -> TensorGroup:
         name, step = piece.step.name, piece.step
-        models = [self._read(model, checkpoint, piece) for model, checkpoint in self._models.items()]
-        base = None if self._base is None else partial(self._read, "the base", self._base, piece)
+        models = [self._operand(model, checkpoint, piece) for model, checkpoint in self._models.items()]
+        base = None if self._base is None else self._operand("the base", self._base, piece)
         return TensorGroup(
             name=name,
             shape=step.info.shape,
@@ -150,19 +147,22 @@ class StreamingMerge:
             layers=step.layers,
         )
 
-    def _read(self, model: str, checkpoint: Checkpoint, piece: Piece) -> Tensor:
-        raw = checkpoint.chunk(piece.step.name, piece.start, piece.stop)
-        values = raw.to(self._dtypes[piece.step.name], copy=True)
-        if self._options.check_finite and not _finite(values):
-            bad = int((~torch.isfinite(values)).sum())
-            raise NonFiniteInput(
-                f"{bad} of {values.numel()} entries read are NaN or Inf",
-                model=model,
-                tensor=piece.step.name,
-                file=checkpoint.location,
-                fix="repair or leave out this model; `engine.check_finite=false` merges it as it is",
-            )
-        return values.view(piece.shape)
+    def _operand(self, model: str, checkpoint: Checkpoint, piece: Piece) -> Operand:
+        name = piece.step.name
+
+        def check(stored: Tensor) -> None:
+            bad = int((~_finite(stored)).sum())
+            if bad and self._options.check_finite:
+                raise NonFiniteInput(
+                    f"{bad} of {stored.numel()} entries read are NaN or Inf",
+                    model=model,
+                    tensor=name,
+                    file=checkpoint.location,
+                    fix="repair or leave out this model; `engine.check_finite=false` merges it as it is",
+                )
+
+        read = partial(checkpoint.chunk, name, piece.start, piece.stop)
+        return Operand(read, self._dtypes[name], piece.shape, check)
 
     def _checked(self, piece: Piece, merged: Any) -> Tensor:
         if not isinstance(merged, Tensor) or tuple(merged.shape) != piece.shape:
@@ -173,8 +173,8 @@ class StreamingMerge:
     def _cast(self, piece: Piece, values: Tensor) -> Tensor:
         dtype = piece.step.info.dtype
         result = values.to(dtype)
-        if self._options.check_finite and dtype.is_floating_point and not _finite(result):
-            if _finite(values):
+        if self._options.check_finite and dtype.is_floating_point and not _fits(values, result):
+            if bool(torch.isfinite(values).all()):
                 raise MethodError(
                     f"the merged values overflow {dtype_name(dtype)}",
                     tensor=piece.step.name,
@@ -221,9 +221,6 @@ class StreamingMerge:
         assert self._base is not None
         return self._base
 
-    def _hash(self, name: str) -> bytes:
-        return hash_tensor(self._sink.read(name))
-
     def _guard(self, piece: Piece, work: Callable[[], Any]) -> Any:
         try:
             return work()
@@ -245,25 +242,18 @@ class StreamingMerge:
         )
 
 
-def _report_finished(
-    hashes: list[tuple[PlanStep, Future[bytes]]], on_step: Callable[[PlanStep, str], None]
-) -> Iterator[tuple[PlanStep, Future[bytes]]]:
-    for step, digest in hashes:
-        if digest.done():
-            on_step(step, digest.result().hex())
-        else:
-            yield step, digest
-
-
 def _find(values: Mapping[str, Tensor] | Checkpoint, name: str) -> Tensor | None:
     if name not in values:
         return None
     return values.tensor(name) if isinstance(values, Checkpoint) else values[name]
 
 
-def _finite(values: Tensor) -> bool:
-    # A sum is one pass without a temporary; only a suspicious sum is looked at entry by entry. Sums of
-    # bfloat16 do not overflow before those of fp32, those of fp16 and of 8-bit floats do.
-    narrow = values.dtype.itemsize < 4 and values.dtype != torch.bfloat16
-    total = values.float().sum() if narrow else values.sum()
-    return bool(torch.isfinite(total)) or bool(torch.isfinite(values).all())
+def _fits(values: Tensor, result: Tensor) -> bool:
+    """Whether all of `result`, which is `values` in another dtype, is finite."""
+    if values.dtype in (torch.float32, torch.float64) and surely_finite(values, result.dtype):
+        return True
+    return bool(_finite(result).all())
+
+
+def _finite(values: Tensor) -> Tensor:
+    return torch.isfinite(values.float() if values.dtype.itemsize == 1 else values)

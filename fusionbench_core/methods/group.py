@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
+from fusionbench_core.checkpoints.finite import surely_finite
 from fusionbench_core.errors import MissingCapability
+from fusionbench_core.layers import Place, place_of
+from fusionbench_core.methods.operand import Operand
 from fusionbench_core.randomness import uniform_block
 
 
@@ -17,14 +21,14 @@ class TensorGroup:
 
     All tensors of a group have one shape: `(n,)` for element-wise methods, `(rows, …)` for row-wise,
     and the tensor's own for whole-tensor methods. They are the method's to keep or overwrite: the
-    engine hands out copies.
+    engine hands out copies. Sums are faster by :meth:`total` and :meth:`total_delta`, which make none.
 
     Attributes:
         name: Name of the tensor.
         shape: Shape of the whole tensor, of which this may be a piece.
         start: Index of the first entry of this piece in the flattened tensor.
         names: Names of the models, in the order of `models`.
-        models: One tensor a model.
+        models: One tensor a model; read when asked for.
         survey: Result of the method's survey, None without one.
         statistics: Statistic name -> one value a model: a tensor, or None where the statistic has
             nothing for this tensor.
@@ -39,8 +43,8 @@ class TensorGroup:
         shape: tuple[int, ...],
         start: int,
         names: Sequence[str],
-        models: Sequence[Tensor],
-        base: Tensor | Callable[[], Tensor] | None,
+        models: Sequence[Tensor | Operand],
+        base: Tensor | Operand | None,
         seed: int,
         survey: Any = None,
         statistics: Mapping[str, Sequence[Tensor | None]] | None = None,
@@ -51,7 +55,7 @@ class TensorGroup:
         self.shape = shape
         self.start = start
         self.names = tuple(names)
-        self.models = list(models)
+        self._operands = list(models)
         self.survey = survey
         self.statistics = statistics or {}
         self.layer = layer
@@ -76,14 +80,70 @@ class TensorGroup:
             raise MissingCapability(
                 "this method needs a base model, and the pool has none", fix="add `modelpool.base`"
             )
-        if not isinstance(self._base, Tensor):
-            self._base = self._base()
+        if isinstance(self._base, Operand):
+            self._base = self._base.values()
         return self._base
+
+    @cached_property
+    def models(self) -> list[Tensor]:
+        return [one.values() if isinstance(one, Operand) else one for one in self._operands]
 
     @cached_property
     def deltas(self) -> list[Tensor]:
         """Task vectors: one `model - base` a model."""
-        return [model - self.base for model in self.models]
+        base = self.base
+        return [one.minus(base) if isinstance(one, Operand) else one - base for one in self._operands]
+
+    def total(self, weights: Sequence[float] | None = None) -> Tensor:
+        """$\\sum_i w_i \\theta_i$, in the order of the models; weights are 1 by default."""
+        first, *others = self._operands
+        weight, *rest = weights or [1.0] * len(self._operands)
+        total = first.values() if isinstance(first, Operand) else first.clone()
+        if weight != 1:
+            total.mul_(weight)
+        for one, weight in zip(others, rest):
+            if isinstance(one, Operand):
+                one.add_to(total, weight)
+            else:
+                total.add_(one, alpha=weight)
+        if not surely_finite(total):
+            self._check()
+        return total
+
+    def total_delta(self, weights: Sequence[float] | None = None) -> Tensor:
+        """$\\sum_i w_i (\\theta_i - \\theta_0)$, in the order of the models; weights are 1 by default."""
+        base = self.base
+        total: Tensor | None = None
+        for one, weight in zip(self._operands, weights or [1.0] * len(self._operands)):
+            delta = one.minus(base) if isinstance(one, Operand) else one - base
+            if total is None:
+                total = delta if weight == 1 else delta.mul_(weight)
+            else:
+                total.add_(delta, alpha=weight)
+        assert total is not None
+        return total
+
+    @property
+    def place(self) -> Place:
+        """Where the tensor lies: `before` the layers (embeddings), in the `layers`, or `after` them."""
+        return place_of(self.name, self.layer)
+
+    def only(self, names: Sequence[str]) -> TensorGroup:
+        """The same group with these models alone, in this order; tensors are shared with this one."""
+        chosen = [self.names.index(name) for name in names]
+        return TensorGroup(
+            name=self.name,
+            shape=self.shape,
+            start=self.start,
+            names=names,
+            models=[self._operands[index] for index in chosen],
+            base=self._base,
+            seed=self._seed,
+            survey=self.survey,
+            statistics={key: [each[index] for index in chosen] for key, each in self.statistics.items()},
+            layer=self.layer,
+            layers=self.layers,
+        )
 
     def uniform(self, model: str) -> Tensor:
         """Uniform random numbers in [0, 1) of this piece's shape, fp32.
@@ -91,6 +151,15 @@ class TensorGroup:
         Keyed by (seed, model, tensor, position): the same bits whatever the threads, the sharding,
         the order of models and tensors, and the cut into pieces.
         """
-        piece = self.models[0]
-        flat = uniform_block(self._seed, model, self.name, self.start, self.start + piece.numel())
-        return flat.view(piece.shape)
+        stop = self.start + math.prod(self.piece_shape)
+        return uniform_block(self._seed, model, self.name, self.start, stop).view(self.piece_shape)
+
+    @property
+    def piece_shape(self) -> tuple[int, ...]:
+        """Shape of the piece."""
+        return tuple(self._operands[0].shape)
+
+    def _check(self) -> None:
+        for one in self._operands:
+            if isinstance(one, Operand):
+                one.check()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from fb_merging.averages.records import SIMPLE_AVERAGE
-from fb_merging.operations.combine import mean
 from fusionbench_core import TensorGroup, TensorMethod, implements
 
 
@@ -24,4 +23,4 @@ class SimpleAverage(TensorMethod):
     """
 
     def merge(self, group: TensorGroup) -> Tensor:
-        return mean(group.models)
+        return group.total().div_(len(group.names))

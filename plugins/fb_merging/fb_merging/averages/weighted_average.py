@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from fb_merging.averages.records import WEIGHTED_AVERAGE
-from fb_merging.operations.combine import weighted_sum
 from fb_merging.operations.per_model import NumberEach, is_list, numbers_of, values_of
 from fusionbench_core import Capabilities, Law, TensorGroup, TensorMethod, implements
 
@@ -60,7 +59,7 @@ class WeightedAverage(TensorMethod):
         self._weights_of(models)
 
     def merge(self, group: TensorGroup) -> Tensor:
-        return weighted_sum(group.models, self._weights_of(group.names))
+        return group.total(self._weights_of(group.names))
 
     def _weights_of(self, models: Sequence[str]) -> list[float]:
         """One weight a model, as used."""

@@ -6,7 +6,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fb_merging.operations.combine import add_all
 from fb_merging.task_vectors.records import TASK_ARITHMETIC
 from fusionbench_core import TensorGroup, TensorMethod, implements
 
@@ -28,4 +27,4 @@ class TaskArithmetic(TensorMethod):
     scaling_factor: float = Field(default=0.3, description="λ: multiplies the sum of the task vectors")
 
     def merge(self, group: TensorGroup) -> Tensor:
-        return torch.add(group.base, add_all(group.deltas), alpha=self.scaling_factor)
+        return torch.add(group.base, group.total_delta(), alpha=self.scaling_factor)

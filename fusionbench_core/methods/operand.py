@@ -1,0 +1,67 @@
+"""One model's piece of a tensor: as it is stored, and as numbers to compute with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from fusionbench_core.checkpoints.finite import surely_finite
+
+_MIXED = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+"""Stored dtypes that arithmetic takes beside a wider one, without a converted copy."""
+
+
+class Operand:
+    """A piece that is read when it is needed, and not copied where arithmetic can do without.
+
+    Args:
+        read: Gives the piece as it is stored, flat; it may be a view of a file and is not written to.
+        dtype: What to compute in.
+        shape: Shape of the piece.
+        check: Called with the stored piece when it may hold NaN or Inf; raises if it does.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], Tensor],
+        dtype: torch.dtype,
+        shape: tuple[int, ...],
+        check: Callable[[Tensor], None] = lambda stored: None,
+    ) -> None:
+        self.shape = shape
+        self._read, self._dtype, self._check = read, dtype, check
+
+    def values(self) -> Tensor:
+        """A copy to compute with, which is the caller's own."""
+        values = self._stored.to(self._dtype, copy=True)
+        return self._sound(values)
+
+    def minus(self, base: Tensor) -> Tensor:
+        """The difference from `base`, a new tensor."""
+        return self._sound(torch.sub(self._operand, base))
+
+    def add_to(self, total: Tensor, weight: float) -> None:
+        """Add it `weight` times to `total`, in place; NaN and Inf are looked for by the caller."""
+        total.add_(self._operand, alpha=weight)
+
+    def check(self) -> None:
+        """Raise NonFiniteInput if the piece holds NaN or Inf."""
+        self._check(self._stored)
+
+    @cached_property
+    def _stored(self) -> Tensor:
+        return self._read()
+
+    @cached_property
+    def _operand(self) -> Tensor:
+        stored = self._stored
+        return (stored if stored.dtype in _MIXED else stored.to(self._dtype)).view(self.shape)
+
+    def _sound(self, result: Tensor) -> Tensor:
+        # NaN and Inf of an operand are in the result, which is looked at while it is in the cache.
+        if not surely_finite(result):
+            self.check()
+        return result.view(self.shape)
