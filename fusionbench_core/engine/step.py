@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from fusionbench_core.checkpoints import TensorInfo
+from fusionbench_core.layers import count_layers as count_layers
+from fusionbench_core.layers import layer_of as layer_of
 
 Action = Literal["merge", "equal", "copy"]
 
@@ -32,25 +32,3 @@ class PlanStep:
     source: str | None = None
     layer: int | None = None
     layers: int | None = None
-
-
-_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?|resblocks|block|encoder\.layer)\.(\d+)\.")
-
-
-def layer_of(name: str) -> int | None:
-    """Index of the layer in a tensor's name: the number after `layers`, `h`, `blocks`, `resblocks`, …."""
-    found = _LAYER.search(name)
-    return int(found.group(1)) if found else None
-
-
-def count_layers(names: Iterable[str]) -> dict[str, int]:
-    """Tensor name -> number of layers of its stack, for all tensors that belong to a layer.
-
-    Layers are of one stack if their names agree up to the index; an encoder's and a decoder's are two.
-    """
-    found = {name: match for name in names if (match := _LAYER.search(name))}
-    counts: dict[str, int] = {}
-    for name, match in found.items():
-        stack = name[: match.start(1)]
-        counts[stack] = max(counts.get(stack, 0), int(match.group(1)) + 1)
-    return {name: counts[name[: match.start(1)]] for name, match in found.items()}

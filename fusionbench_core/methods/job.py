@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,6 +34,8 @@ class FusionJob:
         run_tensor_method: Runs a tensor method over the pool with the run's engine settings.
         make_fabric: Makes the run's Lightning Fabric.
         on_progress: Called with (done, total, message).
+        directory: Where a method may keep what it needs to go on after an interruption: a resumed run gives
+            the same one again. It need not exist yet; None if nothing is kept.
     """
 
     pool: ModelPool
@@ -41,6 +44,7 @@ class FusionJob:
     run_tensor_method: Callable[[TensorMethod], Mapping[str, Tensor]] | None = None
     make_fabric: Callable[[], Fabric] | None = None
     on_progress: Callable[[int, int, str], None] = lambda done, total, message: None
+    directory: Path | None = None
 
     @cached_property
     def fabric(self) -> Fabric:

@@ -22,7 +22,10 @@ DETAILS = "details.json"
 
 
 class RunDirectory:
-    """`config.yaml`, `plan.json`, `environment.json`, `log.txt`, `model/`, `results/`, `report.*`."""
+    """`config.yaml`, `plan.json`, `environment.json`, `log.txt`, `model/`, `results/`, `report.*`.
+
+    `adaptation/` holds what an interrupted training goes on with.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -87,6 +90,10 @@ class RunDirectory:
     @property
     def results(self) -> Path:
         return self.path / "results"
+
+    @property
+    def adaptation(self) -> Path:
+        return self.path / "adaptation"
 
     def write_config(self, config: RunConfig) -> None:
         """Write the composed config: `fb run --config-path FILE` runs it again."""

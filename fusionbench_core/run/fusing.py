@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -35,12 +36,16 @@ def fuse_to_disk(
     adaptation: Mapping[str, AdaptationTask],
     console: Console,
     on_step: Callable[[PlanStep], None],
+    scratch: Path | None = None,
 ) -> tuple[Manifest, Mapping[str, Any]]:
-    """Fuse and write; gives the manifest and the method's details for the report."""
+    """Fuse and write; gives the manifest and the method's details for the report.
+
+    `scratch` is where a method keeps what a resumed run goes on with.
+    """
     method = prepared.method
     if isinstance(method, ModelMethod):
         console.stage("fuse", prepared.record.full_name)
-        fused = call_model_method(method, prepared, adaptation, console)
+        fused = call_model_method(method, prepared, adaptation, console, scratch)
         return writer.fused(fused), fused.details
     assert isinstance(method, TensorMethod)
     statistics = None
@@ -116,6 +121,7 @@ def call_model_method(
     prepared: Prepared,
     adaptation: Mapping[str, AdaptationTask],
     console: Console,
+    scratch: Path | None = None,
 ) -> Fused:
     """Run a model method in a guard.
 
@@ -131,6 +137,7 @@ def call_model_method(
         ),
         make_fabric=lambda: make_fabric(prepared.config.fabric),
         on_progress=console.progress,
+        directory=scratch,
     )
     try:
         fused = method.fuse(job)

@@ -135,6 +135,7 @@ class Runner:
             adaptation,
             self._console,
             lambda step: self._observers.notify("fb_tensor_done", run=run, step=step),
+            scratch=run.directory.adaptation,
         )
         run.details = {**run.tuning, **found}
         run.adaptation = {name: dict(task.used) for name, task in adaptation.items() if task.used}

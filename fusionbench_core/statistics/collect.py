@@ -85,9 +85,12 @@ def _collect(
     path = _cache_path(statistic, pool, model, task, seed)
     if path is not None and path.exists():
         try:
-            return SafetensorsCheckpoint([path])
+            known = SafetensorsCheckpoint([path])
         except CorruptFile:
             path.unlink()
+        else:
+            task.recall(statistic.split, labelled=statistic.labelled, limit=statistic.samples)
+            return known
     state = _measure(statistic, pool, model, task, seed, device)
     if path is None:
         return StateDictCheckpoint(state, f"statistic {statistic.record.name} of {model}")
@@ -101,9 +104,13 @@ def _collect(
 def _measure(
     statistic: Statistic, pool: ModelPool, model: str, task: AdaptationTask, seed: int, device: torch.device
 ) -> dict[str, Tensor]:
-    attached = task.attach(pool.module(model)).to(device).eval()
+    attached = task.attach(pool.module(None if statistic.of_base else model)).to(device).eval()
     batches = task.batches(
-        statistic.split, limit=statistic.samples, seed=seed, batch_size=statistic.batch_size
+        statistic.split,
+        labelled=statistic.labelled,
+        limit=statistic.samples,
+        seed=seed,
+        batch_size=statistic.batch_size,
     )
     state = dict(statistic.collect(attached, (batch.to(device) for batch in batches)))
     for name, tensor in state.items():
@@ -120,7 +127,7 @@ def _cache_path(
         "statistic": statistic.record.name,
         "target": statistic.record.target,
         "parameters": statistic.model_dump(mode="json"),
-        "model": pool[model].checkpoint.fingerprint(),
+        "model": pool.checkpoint(None if statistic.of_base else model).fingerprint(),
         "task": task.fingerprint(),
         "seed": seed,
     }

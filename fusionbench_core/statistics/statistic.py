@@ -23,9 +23,17 @@ class Statistic(BaseModel):
 
     record: ClassVar[StatisticRecord]
 
+    of_base: ClassVar[bool] = False
+    """Whether it is a statistic of the base on each model's data, not of the models."""
+
     samples: int = Field(default=256, gt=0, description="number of samples it is collected on")
     batch_size: int = Field(default=32, gt=0, description="samples a batch")
     split: Split = Field(default="train", description="split the samples come from")
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it is collected with labels; methods that ask for it declare their need of labels."""
+        return False
 
     @abstractmethod
     def collect(self, model: nn.Module, batches: Iterable[Batch]) -> Mapping[str, Tensor]:
@@ -33,5 +41,5 @@ class Statistic(BaseModel):
 
         Args:
             model: A task model: trunk (attribute `trunk`) with its head, in eval mode.
-            batches: Unlabelled batches.
+            batches: Batches, with labels if `labelled` says so.
         """

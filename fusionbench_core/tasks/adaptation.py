@@ -26,7 +26,7 @@ class AdaptationTask:
         self._labels = labels
         self.name = task.name
         self.used: dict[str, int] = {}
-        """Split -> number of samples served so far, for the report."""
+        """Split, and whether with labels -> number of samples served so far, for the report."""
 
     def attach(self, trunk: nn.Module) -> nn.Module:
         """`trunk` with the task's head; see `Task.attach`."""
@@ -68,22 +68,30 @@ class AdaptationTask:
             )
         return self._serve(split, labelled, limit, seed, batch_size)
 
-    def endless(self, split: Split, *, seed: int, batch_size: int) -> Iterator[Batch]:
-        """Unlabelled batches without end, shuffled anew in every round.
+    def endless(self, split: Split, *, seed: int, batch_size: int, labelled: bool = False) -> Iterator[Batch]:
+        """Batches without end, shuffled anew in every round.
 
         Raises:
             TaskError: if the split is empty.
         """
         for epoch in itertools.count():
             batch = None
-            for batch in self.batches(split, seed=seed + epoch, batch_size=batch_size):
+            for batch in self.batches(split, labelled=labelled, seed=seed + epoch, batch_size=batch_size):
                 yield batch
             if batch is None:
                 raise TaskError(f"task {self.name} has no samples in split {split!r}")
+
+    def recall(self, split: Split, *, labelled: bool, limit: int) -> None:
+        """Count samples that were served in an earlier run, whose outcome was kept."""
+        self._count(split, labelled, min(limit, self._task.card().splits.get(split, limit)))
 
     def _serve(
         self, split: Split, labelled: bool, limit: int | None, seed: int | None, size: int
     ) -> Iterator[Batch]:
         for batch in self._task.batches(split, labelled=labelled, limit=limit, seed=seed, batch_size=size):
-            self.used[split] = self.used.get(split, 0) + len(batch)
+            self._count(split, labelled, len(batch))
             yield batch
+
+    def _count(self, split: Split, labelled: bool, samples: int) -> None:
+        key = f"{split} with labels" if labelled else split
+        self.used[key] = self.used.get(key, 0) + samples

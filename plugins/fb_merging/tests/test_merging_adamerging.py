@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from fb_merging.learned.adamerging import AdaMerging, mean_entropy
+from fb_merging.learned.adamerging import AdaMerging
+from fb_merging.learned.task_models import mean_entropy
 from torch import Tensor, nn
 
 from fusionbench_core import (
@@ -25,6 +28,7 @@ from fusionbench_core import (
     fuse,
 )
 from fusionbench_core.pools.scope import Scope
+from fusionbench_core.tasks.pool import TaskPool, TaskPoolConfig
 
 RECORD = TaskRecord(
     name="blobs",
@@ -86,7 +90,7 @@ class Blobs(ClassificationTask):
         if seed is not None:
             order = torch.randperm(24, generator=torch.Generator().manual_seed(seed))
         for part in order[:limit].split(batch_size):
-            yield Batch({"x": rows[part]}, None, part)
+            yield Batch({"x": rows[part]}, part % 3 if labelled else None, part)
 
     def fingerprint(self) -> str:
         return f"blobs {self.seed}"
@@ -144,21 +148,19 @@ def test_entropy_of_excluded_and_certain_classes_is_finite_with_its_gradient():
     assert torch.isfinite(logits.grad).all()
 
 
-@pytest.mark.parametrize("granularity", ["layer", "task"])
+@pytest.mark.parametrize("granularity", ["tensor", "task"])
 def test_entropy_falls_and_coefficients_move(models, tasks, granularity):
-    method = AdaMerging(granularity=granularity, steps=60, learning_rate=1e-2)
+    method = AdaMerging(granularity=granularity, steps=30, learning_rate=2e-2)
     details = method.fuse(job_of(models, tasks)).details
-    curve = details["entropy"]
-    assert len(curve) == 60
+    curve = details["losses"]["series"]["entropy"]
+    assert len(curve) == 30
     assert sum(curve[-10:]) < 0.8 * sum(curve[:10])
     coefficients = details["coefficients"]
-    assert list(coefficients) == ["one", "two"]
-    if granularity == "layer":
-        assert list(coefficients["one"]) == [name for name, _ in models[1].named_parameters()]
-        values = [value for each in coefficients.values() for value in each.values()]
+    assert coefficients["columns"] == ["one", "two"]
+    values = [value for row in coefficients["values"] for value in row]
+    if granularity == "tensor":
+        assert coefficients["rows"] == [name for name, _ in models[1].named_parameters()]
         assert len(set(values)) > 2
-    else:
-        values = list(coefficients.values())
     assert all(abs(value - 0.3) > 1e-4 for value in values)
 
 
@@ -172,7 +174,7 @@ def plain_logits(theta: Mapping[str, Tensor], mean: Tensor, variance: Tensor, ta
     return theta["scale"] * (hidden @ theta["mix.weight"].T) @ head
 
 
-@pytest.mark.parametrize("granularity", ["layer", "task"])
+@pytest.mark.parametrize("granularity", ["tensor", "task"])
 def test_two_steps_equal_plain_autograd_in_float64(models, tasks, granularity):
     # With batches of a whole split, shuffling does not matter.
     method = AdaMerging(granularity=granularity, steps=2, learning_rate=1e-2, batch_size=24)
@@ -191,7 +193,7 @@ def test_two_steps_equal_plain_autograd_in_float64(models, tasks, granularity):
         columns = zip(names, *coefficients.expand(2, len(names)))
         return {n: start[n] + one * vectors[0][n] + two * vectors[1][n] for n, one, two in columns}
 
-    shape = (2, len(names) if granularity == "layer" else 1)
+    shape = (2, len(names) if granularity == "tensor" else 1)
     coefficients = torch.full(shape, 0.3, dtype=torch.float64, requires_grad=True)
     adam = torch.optim.Adam([coefficients], lr=1e-2)
     for _ in range(2):
@@ -201,8 +203,7 @@ def test_two_steps_equal_plain_autograd_in_float64(models, tasks, granularity):
         torch.stack([-(log_p.exp() * log_p).sum(1).mean() for log_p in log_ps]).sum().backward()
         adam.step()
 
-    learned = fused.details["coefficients"].values()
-    found = torch.tensor([list(each.values()) if granularity == "layer" else [each] for each in learned])
+    found = torch.tensor(fused.details["coefficients"]["values"]).T
     torch.testing.assert_close(found.double(), coefficients.detach(), rtol=1e-4, atol=1e-6)
     assert fused.state is not None
     for name, expected in merged(found.double()).items():
@@ -266,7 +267,7 @@ def test_only_what_is_in_scope_is_merged(models, tasks):
     fused = AdaMerging(steps=1).fuse(job)
     assert fused.state is not None
     assert set(fused.state) == {"mix.weight", "mix.bias"}
-    assert list(fused.details["coefficients"]["one"]) == ["mix.weight", "mix.bias"]
+    assert fused.details["coefficients"]["rows"] == ["mix.weight", "mix.bias"]
     with pytest.raises(MethodError, match="scope"):
         AdaMerging().fuse(job_of(models, tasks, scope=Scope(include=("nothing",))))
 
@@ -280,7 +281,7 @@ def test_parameters_that_no_model_changed_have_no_coefficients(models, tasks):
     fused = AdaMerging(steps=1).fuse(job_of((named, base), tasks))
     assert fused.state is not None
     changed = {"norm.weight", "norm.bias", "mix.weight", "mix.bias", "scale"}
-    assert set(fused.details["coefficients"]["two"]) == changed
+    assert set(fused.details["coefficients"]["rows"]) == changed
     assert set(fused.state) == {*changed, "tied.weight", "norm.running_mean", "norm.running_var"}
     merged = fuse("adamerging", named, base, tasks=tasks, steps=1)
     assert torch.equal(merged.inner.weight, base.inner.weight)
@@ -315,3 +316,108 @@ def test_nan_is_an_error_wherever_it_comes_from(models, tasks):
     models[0]["one"].mix.weight.data[0, 0] = torch.nan
     with pytest.raises(NonFiniteInput, match="NaN"):
         AdaMerging(steps=1).fuse(job_of(models, tasks))
+
+
+def state_after(models: Models, tasks: Mapping[str, Any], **parameters: Any) -> Mapping[str, Tensor]:
+    fused = AdaMerging(**parameters).fuse(job_of(models, tasks))
+    assert fused.state is not None
+    return fused.state
+
+
+def test_without_steps_it_is_task_arithmetic(models, tasks):
+    named, base = models
+    found = state_after(models, tasks, steps=0, init_coefficient=0.4)
+    for name, start in base.named_parameters():
+        ends = [model.get_parameter(name).double() for model in named.values()]
+        expected = start.double() + 0.4 * sum(end - start.double() for end in ends)
+        torch.testing.assert_close(found[name].double(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_learned_coefficients_can_be_used_again(models, tasks):
+    fused = AdaMerging(steps=3, learning_rate=0.05).fuse(job_of(models, tasks))
+    learned = fused.details["coefficients"]
+    again = state_after(models, tasks, steps=0, init_coefficient=learned)
+    assert fused.state is not None
+    assert all(torch.equal(tensor, again[name]) for name, tensor in fused.state.items())
+    with pytest.raises(ConfigError, match="coefficients"):
+        AdaMerging(granularity="task", init_coefficient=learned).fuse(job_of(models, tasks))
+
+
+def test_layers_share_their_coefficients(tasks):
+    class Stack(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(4, 8)
+            self.layers = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in (self.first, *self.layers):
+                x = torch.tanh(layer(x))
+            return x
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        stacks = [Stack().eval() for _ in range(3)]
+    job = job_of(({"one": stacks[0], "two": stacks[1]}, stacks[2]), tasks)
+    fused = AdaMerging(granularity="layer", steps=1).fuse(job)
+    assert fused.details["coefficients"]["rows"] == ["first.weight", "first.bias", "layers.0", "layers.1"]
+
+
+def test_plus_plus_trims_the_task_vectors_and_elects_signs(models, tasks):
+    named, base = models
+    names = [name for name, _ in base.named_parameters()]
+    found = state_after(models, tasks, steps=0, init_coefficient=1.0, trim="ties", density=0.3)
+    deltas = [
+        torch.cat([(m.get_parameter(n).float() - base.get_parameter(n)).flatten() for n in names]).detach()
+        for m in named.values()
+    ]
+    kept = round(0.3 * len(deltas[0]))
+    trimmed = [torch.where(d.abs() >= d.abs().sort(descending=True).values[kept - 1], d, 0) for d in deltas]
+    sign = sum(trimmed).sign()
+    update = sum(torch.where(each.sign() == sign, each, 0) for each in trimmed)
+    merged = torch.cat([(found[n] - base.get_parameter(n)).flatten() for n in names])
+    torch.testing.assert_close(merged, update, rtol=1e-5, atol=1e-6)
+
+
+def test_the_supervised_objective_sees_labels_and_the_other_does_not(models, tasks):
+    pool = TaskPool(tasks, TaskPoolConfig.model_validate({"tasks": {n: {"task": "blobs"} for n in tasks}}))
+    job = job_of(models, tasks)
+    method = AdaMerging(objective="cross_entropy", steps=30, learning_rate=0.02, batch_size=24)
+    guarded = pool.for_adaptation(method.capabilities.tasks)
+    fused = method.fuse(replace(job, tasks=guarded))
+    losses = fused.details["losses"]["series"]["cross entropy"]
+    assert losses[-1] < losses[0]
+    assert guarded["one"].used == {"validation with labels": 30 * 24}
+    blind = pool.for_adaptation(AdaMerging().capabilities.tasks)
+    with pytest.raises(MissingCapability, match="labels"):
+        method.fuse(replace(job, tasks=blind))
+
+
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(models, tasks, tmp_path):
+    method = AdaMerging(steps=6, learning_rate=0.05, batch_size=5)
+    whole = method.fuse(job_of(models, tasks))
+
+    def stop(done: int, total: int, message: str) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    first = replace(job_of(models, tasks), directory=tmp_path / "kept", on_progress=stop)
+    with pytest.raises(KeyboardInterrupt):
+        method.fuse(first)
+    steps = []
+    second = replace(first, on_progress=lambda done, total, message: steps.append(done))
+    resumed = method.fuse(second)
+    assert steps == [5, 6]
+    assert resumed.details == whole.details
+    assert resumed.state is not None
+    assert whole.state is not None
+    assert all(torch.equal(tensor, resumed.state[name]) for name, tensor in whole.state.items())
+    assert method.model_copy(update={"steps": 7}).fuse(second).details != whole.details
+
+
+def test_the_time_that_is_left_is_shown(models, tasks):
+    shown = []
+    job = replace(job_of(models, tasks), on_progress=lambda *report: shown.append(report))
+    AdaMerging(steps=2).fuse(job)
+    assert len(shown) == 2
+    assert all(re.fullmatch(r"entropy \d\.\d{4}, \d+ s left", message) for _, _, message in shown)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -62,7 +62,7 @@ class ParameterSpace:
         return space
 
     def merged(self, coefficients: Tensor) -> dict[str, Tensor]:
-        """Name -> merged parameter, differentiable with respect to the coefficients.
+        """Name -> `base + Σ_t λ_t τ_t`, differentiable with respect to the coefficients.
 
         Args:
             coefficients: `(T, parameters)`, or `(T, 1)` for one a model.
@@ -73,11 +73,12 @@ class ParameterSpace:
             for (name, base), column in zip(self.base.items(), columns)
         }
 
-    def state(self, coefficients: Tensor) -> dict[str, Tensor]:
+    def state(self, merged: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The merged state dict on the CPU, under all stored names; what is not in it is the base's."""
-        with torch.no_grad():
-            merged = self.merged(coefficients)
-        state = {alias: merged[name].cpu() for name, names in self.aliases.items() for alias in names}
+        state = {}
+        for name, names in self.aliases.items():
+            value = merged[name].detach().cpu()
+            state |= dict.fromkeys(names, value)
         return {**state, **self.buffers}
 
 

@@ -1,0 +1,93 @@
+"""Coefficients of task vectors: one a task, or one a task and layer or tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fb_merging.learned.parameterization import Parameterization
+from fb_merging.learned.parameters import ParameterSpace
+from fusionbench_core import ConfigError, layer_of, matrix
+
+Granularity = Annotated[
+    Literal["task", "layer", "tensor"],
+    Field(description="one coefficient a task, a task and layer, or a task and parameter tensor"),
+]
+
+Start = float | Mapping[str, Any]
+"""What coefficients start from: one number for all, or the `coefficients` in the details of a report."""
+
+
+class Coefficients(Parameterization):
+    r"""$\theta^l = \theta_0^l + \sum_t \lambda_t^l \tau_t^l$, differentiable with respect to $\lambda$.
+
+    Args:
+        space: What is merged.
+        models: Names of the models, in the order of the space.
+        granularity: Which tensors share a coefficient.
+        start: $\lambda$ at the beginning.
+
+    Raises:
+        ConfigError: if `start` names other models or tensors.
+    """
+
+    def __init__(
+        self, space: ParameterSpace, models: Sequence[str], granularity: str, start: Start = 0.3
+    ) -> None:
+        self.space, self.models = space, tuple(models)
+        groups = [_group(name, granularity) for name in space.base]
+        self.groups = list(dict.fromkeys(groups))
+        device = next(iter(space.base.values())).device
+        self._columns = torch.tensor([self.groups.index(group) for group in groups], device=device)
+        values = _start(start, self.groups, self.models).to(device)
+        self.variables = {"coefficients": values.requires_grad_()}
+
+    def each(self) -> Tensor:
+        """One coefficient a task and parameter: `(tasks, parameters)`."""
+        return self.variables["coefficients"].index_select(1, self._columns)
+
+    def merged(self, step: int) -> dict[str, Tensor]:
+        return self.space.merged(self.each())
+
+    def details(self) -> dict[str, Any]:
+        learned = self.variables["coefficients"].detach()
+        return {
+            "coefficients": matrix(
+                learned.T,
+                rows=self.groups,
+                columns=self.models,
+                title="Learned coefficients",
+                row_label="what shares a coefficient",
+                column_label="task vector",
+            )
+        }
+
+
+def _group(name: str, granularity: str) -> str:
+    """What a tensor shares its coefficient with; tensors outside of the layers have one of their own."""
+    layer = layer_of(name) if granularity == "layer" else None
+    if granularity == "task":
+        return "all"
+    return name if layer is None else f"{name[: name.index(f'.{layer}.')]}.{layer}"
+
+
+def _start(start: Start, groups: Sequence[str], models: Sequence[str]) -> Tensor:
+    """fp32 `(models, groups)`."""
+    if not isinstance(start, Mapping):
+        return torch.full((len(models), len(groups)), start, dtype=torch.float32)
+    if set(start.get("rows", ())) != set(groups) or set(start.get("columns", ())) != set(models):
+        raise ConfigError(
+            "the coefficients to start from are not those of these models",
+            config="method.init_coefficient",
+            why=f"there must be a row for each of {len(groups)} ({groups[0]}, …) and a column for each of "
+            + ", ".join(models),
+            fix="take `details.coefficients` of a run with the same models and granularity",
+        )
+    values = torch.tensor(start["values"], dtype=torch.float32)
+    rows = [list(start["rows"]).index(group) for group in groups]
+    columns = [list(start["columns"]).index(model) for model in models]
+    return values[rows][:, columns].T.contiguous()

@@ -1,0 +1,97 @@
+"""What methods have in common that learn one merged model by gradient descent."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from fb_merging.learned.parameterization import Parameterization
+from fb_merging.learned.parameters import ParameterSpace, frozen
+from fb_merging.learned.task_models import TaskModels, mean_entropy
+from fb_merging.learned.training import Training
+from fusionbench_core import Batch, Fused, FusionJob, ModelMethod, curve
+
+
+class LearnedMethod(ModelMethod):
+    """Learns the variables of a :class:`Parameterization` on batches of all tasks.
+
+    A method gives its parameterization, and its loss if that is not the entropy of the predictions. All else
+    is done here: reading the models, the batches, the loop, several processes, the report.
+    """
+
+    learning_rate: float = Field(default=1e-3, gt=0, description="learning rate of Adam")
+    steps: int = Field(default=100, ge=0, description="optimiser steps")
+    batch_size: int = Field(default=16, gt=0, description="samples a task and step, over all devices")
+    split: Literal["train", "validation", "test"] = Field(
+        default="validation", description="split that is adapted on; test only if the run is transductive"
+    )
+
+    @classmethod
+    def example(cls, models: Sequence[str]) -> Mapping[str, Any]:
+        """A few steps show all there is to check."""
+        return {"steps": 4, "learning_rate": 0.01}
+
+    @property
+    def loss_name(self) -> str:
+        """What is made small, for people."""
+        return "entropy"
+
+    @abstractmethod
+    def parameterize(self, job: FusionJob, space: ParameterSpace) -> Parameterization:
+        """The merged model as a function of what is learned."""
+
+    def loss(self, models: TaskModels, task: int, logits: Tensor, batch: Batch) -> Tensor:
+        """Mean loss of the merged model on a batch of a task; by default the entropy of its predictions."""
+        return mean_entropy(logits)
+
+    def train(self, job: FusionJob, merged: Parameterization, models: TaskModels) -> dict[str, list[float]]:
+        """Learn the variables; gives the loss at each step of each stage of the training."""
+
+        def loss(task: int, logits: Tensor, batch: Batch) -> Tensor:
+            return self.loss(models, task, logits, batch)
+
+        training = Training(job, self, merged.variables, models, learning_rate=self.learning_rate)
+        losses = training.run(
+            lambda step: models.descend(merged.merged(step), loss), self.steps, self.loss_name
+        )
+        return {self.loss_name: losses}
+
+    def fuse(self, job: FusionJob) -> Fused:
+        trunk, space = self.read(job)
+        if not space.base:
+            return Fused.weights(space.buffers)
+        models = self.task_models(job, trunk)
+        merged = self.parameterize(job, space)
+        with frozen(models.models):
+            losses = self.train(job, merged, models)
+        details = {**merged.details(), **loss_curve(losses, self.loss_name)}
+        return Fused.weights(space.state(merged.final()), details=details)
+
+    def read(self, job: FusionJob) -> tuple[nn.Module, ParameterSpace]:
+        """The base as a live trunk on the device, with the merged buffers, and what is merged."""
+        trunk = job.pool.module().to(job.fabric.device)
+        space = ParameterSpace.of(job.pool, trunk, job.fabric.device)
+        trunk.load_state_dict(space.buffers, strict=False)
+        return trunk, space
+
+    def task_models(self, job: FusionJob, trunk: nn.Module) -> TaskModels:
+        """The tasks to adapt to, with labels if the method declares their need."""
+        return TaskModels(
+            job,
+            self.record.name,
+            trunk,
+            split=self.split,
+            batch_size=self.batch_size,
+            labelled="labels" in self.capabilities.tasks,
+        )
+
+
+def loss_curve(losses: Mapping[str, Sequence[float]], name: str) -> dict[str, Any]:
+    """The losses as a picture of the report; nothing if there was no step."""
+    if not any(losses.values()):
+        return {}
+    return {"losses": curve(losses, title="Adaptation", y_label=f"mean {name} (nats)")}

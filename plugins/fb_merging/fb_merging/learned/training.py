@@ -1,0 +1,155 @@
+"""The one training loop of all learned methods: steps of Adam that can be interrupted and resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fb_merging.learned.task_models import TaskModels
+from fusionbench_core import (
+    CorruptFile,
+    FusionJob,
+    Method,
+    MethodError,
+    SafetensorsCheckpoint,
+    write_safetensors,
+)
+
+_SECONDS = 30.0
+"""How often what is learned so far is written."""
+
+
+class Training:
+    """Steps of Adam on a few variables.
+
+    With a `job.directory`, what is learned is written there from time to time, when the user interrupts, and
+    at the end; the same training goes on from it.
+
+    Args:
+        job: What the method is given.
+        method: The method; its parameters tell whose training a file is.
+        variables: Name -> what is learned.
+        models: Where batches come from; a resumed training skips those that were seen.
+        stage: Name of this training within the method.
+    """
+
+    def __init__(
+        self,
+        job: FusionJob,
+        method: Method,
+        variables: Mapping[str, Tensor],
+        models: TaskModels,
+        *,
+        learning_rate: float,
+        stage: str = "training",
+    ) -> None:
+        self._job, self._name, self._variables, self._models = job, method.record.name, variables, models
+        self._adam = torch.optim.Adam(list(variables.values()), lr=learning_rate)
+        self._file = _file_of(job, method, stage)
+        self._drawn = models.drawn
+
+    def run(self, gradients: Callable[[int], float], steps: int, loss: str) -> list[float]:
+        """Train, or go on; gives the loss at each step.
+
+        Args:
+            gradients: Leaves the gradient at a step, counted from 0, in the variables; gives the loss.
+            steps: How many in all.
+            loss: What the loss is called, for people.
+
+        Raises:
+            MethodError: if the loss or a variable is no finite number any more.
+        """
+        losses = self._load()
+        optimizer = self._job.fabric.setup_optimizers(self._adam)
+        began, done, written = time.monotonic(), len(losses), time.monotonic()
+        try:
+            for step in range(done, steps):
+                losses.append(gradients(step))
+                self._average_gradients()
+                optimizer.step()  # pyright: ignore[reportAttributeAccessIssue]
+                optimizer.zero_grad()  # pyright: ignore[reportAttributeAccessIssue]
+                self._check(losses[-1], step)
+                self._drawn = self._models.drawn
+                left = (time.monotonic() - began) / (step + 1 - done) * (steps - step - 1)
+                self._job.progress(step + 1, steps, f"{loss} {losses[-1]:.4f}, {_duration(left)} left")
+                if time.monotonic() - written > _SECONDS:
+                    self._save(losses)
+                    written = time.monotonic()
+        except KeyboardInterrupt:
+            # A loss without its step is not kept, nor the batch that was drawn for it.
+            self._save(losses[: self._taken()])
+            raise
+        self._save(losses)
+        return losses
+
+    def _average_gradients(self) -> None:
+        fabric = self._job.fabric
+        for variable in self._variables.values():
+            if fabric.world_size > 1:
+                grad = torch.zeros_like(variable) if variable.grad is None else variable.grad
+                variable.grad = fabric.all_reduce(grad, reduce_op="mean")  # pyright: ignore
+
+    def _check(self, loss: float, step: int) -> None:
+        if math.isfinite(loss) and all(torch.isfinite(each).all() for each in self._variables.values()):
+            return
+        raise MethodError(
+            f"{self._name}: the loss or its gradient is NaN or Inf",
+            step=step + 1,
+            fix="try a smaller learning rate, or another fabric.precision",
+        )
+
+    def _taken(self) -> int:
+        return min((int(state["step"]) for state in self._adam.state.values()), default=0)
+
+    def _save(self, losses: list[float]) -> None:
+        if self._file is None or not losses or not self._job.fabric.is_global_zero:
+            return
+        state = {
+            "losses": torch.tensor(losses, dtype=torch.float64),
+            "drawn": torch.tensor(self._drawn),
+        }
+        for name, variable in self._variables.items():
+            moments = self._adam.state[variable]
+            state[f"variables/{name}"] = variable.detach()
+            state[f"mean/{name}"], state[f"square/{name}"] = moments["exp_avg"], moments["exp_avg_sq"]
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        write_safetensors(self._file, {name: tensor.cpu().contiguous() for name, tensor in state.items()})
+
+    def _load(self) -> list[float]:
+        if self._file is None or not self._file.exists():
+            return []
+        try:
+            state = SafetensorsCheckpoint([self._file])
+        except CorruptFile:
+            return []
+        losses = state.tensor("losses").tolist()
+        for name, variable in self._variables.items():
+            variable.data.copy_(state.tensor(f"variables/{name}"))
+            self._adam.state[variable] = {
+                "step": torch.tensor(float(len(losses))),
+                "exp_avg": state.tensor(f"mean/{name}").to(variable.device, copy=True),
+                "exp_avg_sq": state.tensor(f"square/{name}").to(variable.device, copy=True),
+            }
+        self._drawn = int(state.tensor("drawn"))
+        self._models.skip(self._drawn - self._models.drawn)
+        return losses
+
+
+def _file_of(job: FusionJob, method: Method, stage: str) -> Path | None:
+    if job.directory is None:
+        return None
+    facts = [method.record.name, method.model_dump(mode="json"), job.seed, list(job.pool)]
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return job.directory / f"{stage}-{key}.safetensors"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
