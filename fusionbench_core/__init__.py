@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from fusionbench_core.api import fuse as fuse
     from fusionbench_core.api import load as load
     from fusionbench_core.api import open_pool as open_pool
+    from fusionbench_core.artefact.adapter import Adapter as Adapter
+    from fusionbench_core.artefact.adapter import is_transposed as is_transposed
     from fusionbench_core.artefact.builder import BuildContext as BuildContext
     from fusionbench_core.checkpoints import Checkpoint as Checkpoint
     from fusionbench_core.checkpoints import RenamedCheckpoint as RenamedCheckpoint
@@ -94,6 +96,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "fusionbench_core.checkpoints": (
         "Checkpoint",
         "RenamedCheckpoint",
+    "fusionbench_core.artefact.adapter": ("Adapter", "is_transposed"),
         "SafetensorsCheckpoint",
         "StateDictCheckpoint",
         "TensorInfo",

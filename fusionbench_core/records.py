@@ -53,9 +53,10 @@ class Capabilities:
     """Whether the result depends on the seed."""
     ordered: bool = False
     """Whether the order of the models is meaningful (first is not last)."""
-    output: Literal["weights", "module", "predictor", "conditioned"] = "weights"
-    """Weights of the same architecture, a module of a new one, a predictor over several models, or a
-    task-conditioned model, which is another one for each task and must be told it."""
+    output: Literal["weights", "adapter", "module", "predictor", "conditioned"] = "weights"
+    """Weights of the same architecture, an adapter that changes the base, a module of a new architecture, a
+    predictor over several models, or a task-conditioned model, which is another one for each task and must
+    be told it."""
     laws: frozenset[Law] = frozenset()
 
 

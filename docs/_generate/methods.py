@@ -77,6 +77,7 @@ def _paper(paper: Any) -> str:
 
 _OUTPUT = {
     "weights": "weights of the same architecture",
+    "adapter": "an adapter that changes the base, as PEFT loads it",
     "module": "a module of a new architecture",
     "predictor": "a predictor over all models",
     "conditioned": "another model for each task, which it must be told",

@@ -7,9 +7,21 @@ import json
 from fusionbench_core.artefact.manifest import Manifest
 from fusionbench_core.records import Paper
 
-NOT_PLAIN = """
+_NOTES = {
+    "module": """
 This is a new architecture: other libraries would read a part of it as the old one.
-"""
+""",
+    "adapter": """
+This is an adapter: the base is loaded from where it was. PEFT loads it, too:
+
+```python
+from peft import PeftModel
+
+model = PeftModel.from_pretrained(base, "PATH")
+```
+""",
+}
+"""Kind of artefact -> what its readers should know."""
 
 
 def model_card(manifest: Manifest, paper: Paper | None) -> str:
@@ -55,7 +67,7 @@ from fusionbench_core import load
 
 model = load("PATH")
 ```
-{NOT_PLAIN if manifest.kind == "module" else ""}
+{_NOTES.get(manifest.kind, "")}
 Seed {manifest.seed}. Content hash `{manifest.content_hash or "none: the members are referenced"}`.
 """
     return "\n".join(front) + "\n" + body

@@ -9,9 +9,10 @@ from typing import Any
 from pydantic import ValidationError
 from torch import nn
 
+from fusionbench_core.artefact.adapter import read_adapter
 from fusionbench_core.artefact.builder import BuildContext
 from fusionbench_core.artefact.describe import TRUST
-from fusionbench_core.artefact.manifest import NAME, Manifest, read_manifest
+from fusionbench_core.artefact.manifest import BASE, NAME, Manifest, read_manifest
 from fusionbench_core.checkpoints import Checkpoint, open_checkpoint
 from fusionbench_core.checkpoints.fingerprints import fingerprint
 from fusionbench_core.config.errors import explain
@@ -38,6 +39,10 @@ def load_artefact(directory: Path, registry: Registry) -> nn.Module:
     if manifest.kind == "weights":
         source = _source(manifest.source, registry, directory)
         return source.build(source.open())
+    if manifest.kind == "adapter":
+        module = _build_member(manifest, BASE, registry)
+        read_adapter(directory).add_to(module)
+        return module.eval().requires_grad_(False)
     builder = registry.load("builder", _name(manifest, directory))
     context = BuildContext(
         arguments=manifest.arguments,

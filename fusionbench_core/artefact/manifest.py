@@ -13,6 +13,8 @@ from fusionbench_core.errors import CorruptFile, NotFound
 
 NAME = "fusion.json"
 FORMAT = 1
+BASE = "_base_"
+"""The member that an adapter changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +22,8 @@ class Manifest:
     """The content of `fusion.json`. It holds no time and no host, so equal inputs give equal files.
 
     Attributes:
-        kind: `weights` of the source's architecture, or a `module` that a builder rebuilds.
+        kind: `weights` of the source's architecture, a `module` that a builder rebuilds, or an `adapter`
+            in PEFT's layout, which changes the member `_base_`.
         method: `name`, `parameters`, `distribution`, `version`.
         source: Model source that knows the architecture: `name`, `parameters`.
         builder: Registered builder of a module.
@@ -33,7 +36,7 @@ class Manifest:
         core: Version of the core that wrote it.
     """
 
-    kind: Literal["weights", "module"]
+    kind: Literal["weights", "module", "adapter"]
     method: Mapping[str, Any]
     source: Mapping[str, Any] | None
     builder: str | None = None

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fusionbench_core.artefact.adapter import Adapter, write_adapter
 from fusionbench_core.artefact.card import model_card
 from fusionbench_core.artefact.complete import complete_state
 from fusionbench_core.artefact.describe import describe_method, describe_pool, describe_source
-from fusionbench_core.artefact.manifest import NAME, Manifest
+from fusionbench_core.artefact.manifest import BASE, NAME, Manifest
 from fusionbench_core.checkpoints.checkpoint import content_hash, hash_tensor
 from fusionbench_core.checkpoints.checksum import checksum
 from fusionbench_core.checkpoints.fingerprints import fingerprint
@@ -29,11 +30,12 @@ from fusionbench_core.engine.merge import Statistics, StreamingMerge
 from fusionbench_core.engine.options import EngineOptions
 from fusionbench_core.engine.plan import Plan
 from fusionbench_core.engine.step import PlanStep
-from fusionbench_core.errors import InsufficientResources, OutputError
+from fusionbench_core.errors import InsufficientResources, MissingCapability, OutputError
 from fusionbench_core.files import write_atomically
 from fusionbench_core.methods.fused import Fused
 from fusionbench_core.methods.method import Method, TensorMethod
-from fusionbench_core.pools.pool import ModelPool
+from fusionbench_core.pools.pool import ModelPool, PooledModel
+from fusionbench_core.pools.reference import resolve_path
 from fusionbench_core.records import MethodRecord
 
 
@@ -142,6 +144,8 @@ class ArtefactWriter:
             return self._finish(Manifest(kind="weights", content_hash=self._tensors(state), **self._facts()))
         assert fused.module is not None
         tensors = fused.module.state_dict() if fused.tensors is None else fused.tensors
+        if fused.adapter is not None:
+            return self._adapter(fused.adapter, fused.module)
         if fused.builder is None:
             plain = Manifest(kind="weights", content_hash=self._tensors(tensors), **self._facts())
             return self._finish(plain, fused.assets)
@@ -159,6 +163,22 @@ class ArtefactWriter:
         )
 
     def _tensors(self, state: Mapping[str, Tensor]) -> str:
+    def _adapter(self, adapter: Adapter, module: nn.Module) -> Manifest:
+        """The adapter alone; the base is named, and not copied."""
+        base = self._pool.base
+        if base is None or base.source is None:
+            raise MissingCapability(
+                "an adapter names its base, and this one is in memory only", fix="give the base as a path"
+            )
+        local = resolve_path(base.source.path)
+        place = str(local.resolve()) if local else base.source.path.partition("@")[0]
+        content_hash = write_adapter(self._partial, adapter, module, place, self._options.dtype)
+        return self._finish(
+            Manifest(
+                kind="adapter", members={BASE: _member(base)}, content_hash=content_hash, **self._facts()
+            )
+        )
+
         checkpoint = StateDictCheckpoint(state)
         layout = [(name, checkpoint.info(name)) for name in checkpoint if name not in checkpoint.aliases]
         self._check_space(sum(info.nbytes for _, info in layout))
@@ -194,7 +214,8 @@ class ArtefactWriter:
             )
 
     def _finish(self, manifest: Manifest, assets: Mapping[str, str] | None = None) -> Manifest:
-        source = self._pool.reference_model.source
+        # An adapter beside the base's config.json would be taken for a model without weights.
+        source = None if manifest.kind == "adapter" else self._pool.reference_model.source
         try:
             for asset in source.assets() if source else ():
                 shutil.copyfile(asset, self._partial / asset.name)
@@ -231,11 +252,12 @@ def _intact(writer: SafetensorsWriter, name: str, noted: int) -> bool:
 
 
 def _describe_members(pool: ModelPool) -> dict[str, Any]:
-    return {
-        name: {**describe_source(model.source), "fingerprint": fingerprint(model.checkpoint)}
-        for name, model in pool.models.items()
-        if model.source is not None
-    }
+    return {name: _member(model) for name, model in pool.models.items() if model.source is not None}
+
+
+def _member(model: PooledModel) -> dict[str, Any]:
+    assert model.source is not None
+    return {**describe_source(model.source), "fingerprint": fingerprint(model.checkpoint)}
 
 
 def _without_path(described: dict[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def _complete(context: click.Context, parameter: click.Parameter, incomplete: st
 @click.option("--tag", multiple=True, help="Only those with this tag. Repeatable: all must fit.")
 @click.option(
     "--output",
-    type=click.Choice(["weights", "module", "predictor", "conditioned"]),
+    type=click.Choice(["weights", "adapter", "module", "predictor", "conditioned"]),
     help="Only methods that give this.",
 )
 @click.option("--needs-no-data", is_flag=True, help="Only methods that need neither tasks nor statistics.")

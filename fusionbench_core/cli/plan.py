@@ -22,17 +22,25 @@ from fusionbench_core.cli.output import emit_json, facts, json_option
 @config_options
 @json_option
 def command(
-    overrides: tuple[str, ...], config_path: str | None, config_name: str | None, as_json: bool
+    overrides: tuple[str, ...],
+    config_path: str | None,
+    config_name: str | None,
+    mergekit: str | None,
+    as_json: bool,
 ) -> None:
     """Check a run and say what it would do and cost; no weight is read, nothing is written.
 
     Exit status 4 says that it cannot work on these models or on this machine, and why.
     """
-    show_plan(overrides, config_path, config_name, as_json)
+    show_plan(overrides, config_path, config_name, as_json, mergekit)
 
 
 def show_plan(
-    overrides: Sequence[str], config_path: str | None, config_name: str | None, as_json: bool
+    overrides: Sequence[str],
+    config_path: str | None,
+    config_name: str | None,
+    as_json: bool,
+    mergekit: str | None = None,
 ) -> None:
     """Compose, prepare and plan; print the plan.
 
@@ -43,7 +51,7 @@ def show_plan(
     from fusionbench_core.engine.plan import make_plan
     from fusionbench_core.run import prepare
 
-    config, registry, file = compose_run(overrides, config_path, config_name)
+    config, registry, file = compose_run(overrides, config_path, config_name, mergekit)
     prepared = prepare(config, registry, file)
     plan = make_plan(prepared.method, prepared.pool, prepared.options, seed=config.seed)
     method = describe_method(prepared.method, prepared.record)
@@ -70,6 +78,8 @@ def show_plan(
                 "writes",
                 _size(plan.write_bytes)
                 if prepared.method.capabilities.output == "weights"
+                else "an adapter"
+                if prepared.method.capabilities.output == "adapter"
                 else "a new module",
             ),
             (

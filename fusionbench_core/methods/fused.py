@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from fusionbench_core.artefact.adapter import Adapter
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fused:
-    """The result of a fusion: weights of the same architecture, or a module of a new one.
+    """The result of a fusion: weights of the same architecture, a module of a new one, or an adapter.
 
-    Make one with :meth:`weights`, :meth:`of_module` or :meth:`of_checkpoint`.
+    Make one with :meth:`weights`, :meth:`of_module`, :meth:`of_checkpoint` or :meth:`of_adapter`.
     """
 
     state: Mapping[str, Tensor] | None = None
@@ -22,6 +25,7 @@ class Fused:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     tensors: Mapping[str, Tensor] | None = None
     assets: Mapping[str, str] = field(default_factory=dict)
+    adapter: Adapter | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -79,3 +83,17 @@ class Fused:
             details: JSON-able facts for the report.
         """
         return cls(module=module, tensors=tensors, assets=dict(assets), details=details or {})
+
+    @classmethod
+    def of_adapter(
+        cls, adapter: Adapter, base: nn.Module, *, details: Mapping[str, Any] | None = None
+    ) -> Fused:
+        """A change of the base. The artefact holds it alone, as PEFT loads it, and refers to the base.
+
+        Args:
+            adapter: The change.
+            base: A live module of the base, `job.pool.module()`; it is changed.
+            details: JSON-able facts for the report.
+        """
+        adapter.add_to(base)
+        return cls(module=base, adapter=adapter, details=details or {})

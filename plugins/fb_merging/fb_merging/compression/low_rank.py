@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fb_merging.compression.records import LOW_RANK
 from fb_merging.operations.matrices import LeftAlone, is_matrix
-from fb_merging.operations.svd import svd
+from fb_merging.operations.svd import rank_holding, svd
 from fusionbench_core import TensorGroup, TensorMethod, implements
 
 
@@ -49,9 +49,5 @@ class LowRank(TensorMethod):
         if not is_matrix(group, self.exclude):
             return group.models[0]
         factors = svd(group.deltas[0])
-        if self.energy is None or not len(factors.s):
-            kept = self.rank or 16
-        else:
-            held = factors.s.square().cumsum(0)
-            kept = int((held < self.energy * held[-1]).sum()) + 1
+        kept = (self.rank or 16) if self.energy is None else rank_holding(factors.s, self.energy)
         return group.base + factors.top(kept).product()

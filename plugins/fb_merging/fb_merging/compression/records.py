@@ -82,10 +82,32 @@ LOW_RANK = MethodRecord(
     ),
 )
 
+LORA_EXTRACT = MethodRecord(
+    name="lora_extract",
+    target="fb_merging.compression.lora_extract:LoraExtract",
+    summary="a LoRA adapter over the base, the nearest of its rank to one model",
+    tags=("compression", "task-vectors", "spectral", "lora", "data-free"),
+    capabilities=Capabilities(
+        base="required",
+        max_models=1,
+        locality="model",
+        output="adapter",
+        laws=_OF_ONE_UPDATE,
+    ),
+    paper=Paper(
+        title="LoRA: Low-Rank Adaptation of Large Language Models",
+        authors="Hu et al.",
+        year=2022,
+        venue="ICLR",
+        arxiv="2106.09685",
+    ),
+)
+
 ENTRIES: tuple[MethodRecord, ...] = (
     MAGNITUDE_PRUNING,
     RANDOM_PRUNING,
     MAGNITUDE_DIFF_PRUNING,
     BITDELTA,
     LOW_RANK,
+    LORA_EXTRACT,
 )

@@ -24,10 +24,14 @@ LeftAlone = Annotated[
 ]
 
 
+def named(name: str, patterns: Sequence[str]) -> bool:
+    """Whether any of the glob patterns fits a tensor's name."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
 def is_matrix(group: TensorGroup, exclude: Sequence[str] = ()) -> bool:
     """Whether a tensor has two dimensions, both not empty, and a name that no pattern excludes."""
-    named = any(fnmatchcase(group.name, pattern) for pattern in exclude)
-    return len(group.shape) == 2 and 0 not in group.shape and not named
+    return len(group.shape) == 2 and 0 not in group.shape and not named(group.name, exclude)
 
 
 def add_matrix_update(

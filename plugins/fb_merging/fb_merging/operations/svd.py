@@ -52,6 +52,12 @@ class Factors:
         return (self.u * self.s) @ self.vh
 
 
+def rank_holding(s: Tensor, energy: float) -> int:
+    """How many descending singular values `(r,)` hold a fraction `energy` of the sum of their squares."""
+    held = s.square().cumsum(0)
+    return int((held < energy * held[-1]).sum()) + 1 if len(s) else 0
+
+
 def svd(matrix: Tensor, magnitude: float = 0.0) -> Factors:
     """The compact singular value decomposition of an `(m, n)` matrix.
 
