@@ -248,3 +248,17 @@ def test_generation_settings_travel_with_language_models(tiny, tmp_path):
 
 def _edit(file: Path, **values) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+def test_an_architecture_is_made_beside_weights_that_a_builder_put_elsewhere(tiny, tmp_path):
+    tiny("bert", "AutoModelForMaskedLM").save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    first = "bert.encoder.layer.0.intermediate.dense."
+    moved = {name.replace(first, "experts.0."): tensor for name, tensor in state.items()}
+    save_file(moved, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    source = TextEncoder(path=str(tmp_path))
+    names = set(source.skeleton().state_dict())
+    assert first.removeprefix("bert.") + "weight" in names
+    assert not any("pooler" in name for name in names)
+    with pytest.raises(IncompatibleModels, match="lack tensors"):
+        source.open()

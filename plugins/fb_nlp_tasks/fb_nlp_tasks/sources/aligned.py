@@ -183,7 +183,7 @@ def align(
         names = match_names(inner, architecture)
         aliases = _aliases(inner, names, architecture) or {}
     missing = [name for name in architecture.state if name not in names and name not in aliases]
-    if missing and all(".pooler." in f".{name}" for name in missing):
+    if any(".pooler." in f".{name}" for name in missing):
         smaller = architecture.without_pooler()
         if smaller is not None:
             return align(inner, smaller, partial=partial)

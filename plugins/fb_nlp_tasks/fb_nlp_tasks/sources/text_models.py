@@ -100,7 +100,8 @@ class TransformersTextSource(ModelSource):
         return self.aligned[0]
 
     def skeleton(self) -> nn.Module:
-        return self.aligned[1].skeleton()
+        # The file may be an artefact whose architecture a builder changes: it tells what it holds.
+        return align(open_checkpoint(self.directory), self.described, partial=True)[1].skeleton()
 
     def commit(self) -> str | None:
         return commit_of(self.directory)
