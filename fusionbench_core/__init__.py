@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from fusionbench_core.checkpoints import TensorInfo as TensorInfo
     from fusionbench_core.checkpoints import open_checkpoint as open_checkpoint
     from fusionbench_core.checkpoints.writer import write_safetensors as write_safetensors
+    from fusionbench_core.cli.progress import show_progress as show_progress
+    from fusionbench_core.config.convert import Converted as Converted
     from fusionbench_core.engine.sizes import available_memory as available_memory
+    from fusionbench_core.engine.step import layer_of as layer_of
     from fusionbench_core.engine.survey import run_survey as run_survey
     from fusionbench_core.errors import ConfigError as ConfigError
     from fusionbench_core.errors import CorruptFile as CorruptFile
@@ -64,6 +67,7 @@ if TYPE_CHECKING:
     from fusionbench_core.records import CheckRecord as CheckRecord
     from fusionbench_core.records import CommandRecord as CommandRecord
     from fusionbench_core.records import ConfigRecord as ConfigRecord
+    from fusionbench_core.records import ConverterRecord as ConverterRecord
     from fusionbench_core.records import Law as Law
     from fusionbench_core.records import MethodRecord as MethodRecord
     from fusionbench_core.records import Origin as Origin
@@ -78,6 +82,7 @@ if TYPE_CHECKING:
     from fusionbench_core.report import matrix as matrix
     from fusionbench_core.report import write_reports as write_reports
     from fusionbench_core.statistics import Statistic as Statistic
+    from fusionbench_core.suggest import did_you_mean as did_you_mean
     from fusionbench_core.tasks import Batch as Batch
     from fusionbench_core.tasks import ClassificationTask as ClassificationTask
     from fusionbench_core.tasks import EvalContext as EvalContext
@@ -92,18 +97,21 @@ __version__ = "1.0.0"
 
 _MODULES: dict[str, tuple[str, ...]] = {
     "fusionbench_core.api": ("evaluate", "fuse", "load", "open_pool"),
+    "fusionbench_core.artefact.adapter": ("Adapter", "is_transposed"),
     "fusionbench_core.artefact.builder": ("BuildContext",),
     "fusionbench_core.checkpoints": (
         "Checkpoint",
         "RenamedCheckpoint",
-    "fusionbench_core.artefact.adapter": ("Adapter", "is_transposed"),
         "SafetensorsCheckpoint",
         "StateDictCheckpoint",
         "TensorInfo",
         "open_checkpoint",
     ),
     "fusionbench_core.checkpoints.writer": ("write_safetensors",),
+    "fusionbench_core.cli.progress": ("show_progress",),
+    "fusionbench_core.config.convert": ("Converted",),
     "fusionbench_core.engine.sizes": ("available_memory",),
+    "fusionbench_core.engine.step": ("layer_of",),
     "fusionbench_core.engine.survey": ("run_survey",),
     "fusionbench_core.errors": (
         "ConfigError",
@@ -145,6 +153,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "CheckRecord",
         "CommandRecord",
         "ConfigRecord",
+        "ConverterRecord",
         "Law",
         "MethodRecord",
         "Origin",
@@ -157,6 +166,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     ),
     "fusionbench_core.report": ("Report", "curve", "matrix", "write_reports"),
     "fusionbench_core.statistics": ("Statistic",),
+    "fusionbench_core.suggest": ("did_you_mean",),
     "fusionbench_core.tasks": (
         "Batch",
         "ClassificationTask",

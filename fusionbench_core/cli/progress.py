@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -92,3 +94,26 @@ def make_console(quiet: bool = False) -> Console:
     if quiet:
         return Console()
     return RichConsole() if sys.stderr.isatty() else PlainConsole()
+
+
+@contextmanager
+def show_progress(stage: str, text: str = "", *, quiet: bool = False) -> Iterator[Callable[..., None]]:
+    """Show on stderr how far a command is: a bar on a terminal, a few lines elsewhere.
+
+        with show_progress("survey", pool_name, quiet=as_json) as progress:
+            run_survey(survey, pool, on_progress=progress)
+
+    It gives a function of `(done, total)`, and of a word about the current item if there is one, which is
+    called from the thread that called this.
+
+    Args:
+        stage: What happens, in one word.
+        text: What it happens to.
+        quiet: Show nothing.
+    """
+    console = make_console(quiet)
+    console.stage(stage, text)
+    try:
+        yield console.progress
+    finally:
+        console.close()

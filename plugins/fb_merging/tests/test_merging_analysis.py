@@ -110,12 +110,16 @@ def test_the_command_prints_a_table_or_json_and_writes_pictures(tmp_path, monkey
     monkeypatch.setattr("fusionbench_core.api.open_pool", lambda name: pool)
     monkeypatch.setattr("fusionbench_core.open_pool", lambda name: pool, raising=False)
     run = CliRunner().invoke
-    text = run(analyse, ["mine"], catch_exceptions=False).output
+    shown = run(analyse, ["mine"], catch_exceptions=False)
+    text = shown.stdout
+    # The three tensors of a model, and what is compared.
+    assert shown.stderr.splitlines()[0].split() == ["survey", "mine"]
+    assert shown.stderr.splitlines()[-1].split() == ["3/3"]
     assert text.splitlines()[0].split() == ["cosine", "a", "b", "c", "norm"]
     assert "kinship" in text
-    found = json.loads(
-        run(analyse, ["mine", "--json", "--output", str(tmp_path)], catch_exceptions=False).output
-    )
+    quiet = run(analyse, ["mine", "--json", "--output", str(tmp_path)], catch_exceptions=False)
+    assert quiet.stderr == ""
+    found = json.loads(quiet.stdout)
     assert found["models"] == list(NAMES)
     page = (tmp_path / "report.html").read_text()
     assert "Cosine similarity of the task vectors" in page

@@ -24,9 +24,11 @@ def analyse(pool: str, output: str | None, as_json: bool) -> None:
 
     from fb_merging.analysis.pictures import as_report
     from fb_merging.analysis.task_vectors import TaskVectorSums, describe
-    from fusionbench_core import MissingCapability, open_pool, run_survey, write_reports
+    from fusionbench_core import MissingCapability, open_pool, run_survey, show_progress, write_reports
 
-    sums = run_survey(TaskVectorSums(), open_pool(pool))
+    opened = open_pool(pool)
+    with show_progress("survey", pool, quiet=as_json) as progress:
+        sums = run_survey(TaskVectorSums(), opened, on_progress=progress)
     if sums is None:
         raise MissingCapability("no tensor is in the scope of this pool", fix="widen `scope` in the pool")
     found = describe(sums)
