@@ -34,8 +34,11 @@ NAMES: dict[str, dict[str, str]] = {
         "builder": "smile",
     },
     "ensemble": {
-        "method": "max_model_predictor simple_ensemble weighted_ensemble",
-        "builder": "predictor",
+        "method": """
+            confidence_routing greedy_soup max_model_predictor simple_ensemble stacking task_routing
+            uniform_soup weighted_ensemble
+        """,
+        "builder": "predictor stacked_tasks task_router",
     },
     "clip_tasks": {
         "source": "clip clip_vision image_classifier open_clip",

@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fb_ensemble.builder import make_predictor
-from fusionbench_core import Fused, ModelPool
+from torch import nn
+
+from fb_ensemble.members import SwappedMembers
+from fusionbench_core import Fused, Members, Method, ModelPool
 
 
-def ensemble(pool: ModelPool, **arguments: Any) -> Fused:
-    """An ensemble of all models of the pool, which its artefact refers to by name.
+def order_of(method: Method, pool: ModelPool) -> Sequence[str]:
+    """Names of the pool's models, in the config's order only where that has a meaning."""
+    return pool.names if method.capabilities.ordered else sorted(pool.names)
+
+
+def referring(
+    members: Members,
+    build: Callable[[Mapping[str, Any], Members], nn.Module],
+    builder: str,
+    details: Mapping[str, Any] | None = None,
+    **arguments: Any,
+) -> Fused:
+    """What `build` makes of models that the artefact refers to by name.
 
     Args:
-        pool: The models.
-        arguments: How outputs are combined; see `make_predictor`.
+        members: The models.
+        build: Makes the module of its arguments and the members.
+        builder: Name of the registered builder that does the same when the artefact is loaded.
+        details: Further facts for the report.
+        arguments: JSON-able arguments of `build`.
     """
-    arguments = {"members": list(pool.names), **arguments}
-    predictor = make_predictor(arguments, pool.module)
+    arguments = {"members": list(members.names), **arguments}
     return Fused.of_module(
-        predictor,
-        builder="ensemble/predictor",
+        build(arguments, members),
+        builder=f"ensemble/{builder}",
         arguments=arguments,
         tensors={},
-        details={"parameters": sum(parameter.numel() for parameter in predictor.parameters())},
+        details={"parameters": _parameters(members), **(details or {})},
     )
+
+
+def _parameters(members: Members) -> int:
+    """Of all models, also where they take turns in memory."""
+    live = sum(parameter.numel() for parameter in members.parameters())
+    return live * len(members.names) if isinstance(members, SwappedMembers) else live

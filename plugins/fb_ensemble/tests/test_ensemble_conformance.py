@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fb_ensemble.plugin import ENTRIES
+from fb_ensemble.records import ENTRIES
 
 from fusionbench_core.testing import parametrize_with_checks
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from fb_ensemble.builder import build_predictor
+from fb_ensemble.confidence_routing import ConfidenceRouting
 from fb_ensemble.max_model_predictor import MaxModelPredictor
 from fb_ensemble.predictors import MaxPredictor, MeanPredictor
 from fb_ensemble.simple_ensemble import SimpleEnsemble
@@ -17,7 +18,17 @@ from fb_ensemble.weighted_ensemble import WeightedEnsemble
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from fusionbench_core import BuildContext, ConfigError, Fused, FusionJob, Law, ModelPool, PooledModel
+from fusionbench_core import (
+    BuildContext,
+    ConfigError,
+    Fused,
+    FusionJob,
+    Law,
+    ModelMethod,
+    ModelPool,
+    PooledModel,
+    StateDictCheckpoint,
+)
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -93,6 +104,56 @@ def test_a_model_of_weight_0_does_not_count(space):
     close(found, WeightedEnsemble(weights=(1, 3), space=space).fuse(job(pair)).module(X).double())
 
 
+def test_the_geometric_mean_is_the_normalised_product_of_powers():
+    p = outputs().softmax(-1)
+    product = p.pow(1 / 3).prod(0)
+    expected = product / product.sum(-1, keepdim=True)
+    found = SimpleEnsemble(space="log_probabilities").fuse(job()).module(X)
+    close(found.exp(), expected)
+    close(SimpleEnsemble().fuse(job()).module(X).softmax(-1), expected)
+
+
+def test_a_weighted_geometric_mean_has_the_weights_as_exponents():
+    p = outputs().softmax(-1)
+    product = p[0].pow(1 / 8) * p[1].pow(2 / 8) * p[2].pow(5 / 8)
+    method = WeightedEnsemble(weights=(1, 2, 5), space="log_probabilities")
+    close(method.fuse(job()).module(X).exp(), product / product.sum(-1, keepdim=True))
+
+
+def test_the_largest_probability_wins():
+    found = MaxModelPredictor(space="probabilities").fuse(job()).module(X)
+    close(found.exp(), outputs().softmax(-1).max(0).values)
+
+
+VOTES = torch.tensor(
+    [
+        [[9.0, 1.0, 0.0], [1.0, 0.0, 0.5]],
+        [[0.0, 0.1, 0.0], [0.0, 9.0, 0.0]],
+        [[0.0, 0.2, 0.1], [0.0, 0.0, 0.3]],
+    ]
+)
+"""Three models, two inputs: on the first, two vote for class 1; on the second, each for another one."""
+
+
+def test_the_majority_wins_against_a_louder_minority():
+    found = MeanPredictor(NETS, (1 / 3,) * 3, "votes").combine(VOTES)
+    assert found[0].argmax() == 1
+    mean = VOTES.double().softmax(-1).mean(0)
+    votes = torch.tensor([[1, 2, 0], [1, 1, 1]]) / 3
+    close(found.exp(), (votes + 1e-3 * mean) / (1 + 1e-3))
+    close(found.exp().sum(-1), torch.ones(2).double())
+
+
+def test_equally_many_votes_are_decided_by_the_mean_probability():
+    found = MeanPredictor(NETS, (1 / 3,) * 3, "votes").combine(VOTES)
+    assert found[1].argmax() == VOTES[:, 1].double().softmax(-1).mean(0).argmax() == 1
+
+
+def test_votes_have_weights():
+    found = MeanPredictor(NETS, (0.6, 0.2, 0.2), "votes").combine(VOTES)
+    assert found.argmax(-1).tolist() == [0, 0]
+
+
 def test_averaged_probabilities_survive_extreme_logits():
     logits = torch.tensor([[[1e4, 0.0, -1e4]], [[-1e4, 0.0, 1e4]]])
     combined = MeanPredictor({"a": NETS["a"], "b": NETS["b"]}, (0.5, 0.5), "probabilities").combine(logits)
@@ -101,7 +162,7 @@ def test_averaged_probabilities_survive_extreme_logits():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-@pytest.mark.parametrize("space", ["logits", "probabilities"])
+@pytest.mark.parametrize("space", ["logits", "probabilities", "log_probabilities", "votes"])
 def test_the_dtype_is_kept_and_half_precision_does_not_overflow(dtype, space):
     logits = torch.full((3, 2, 4), 6e4).to(dtype)
     combined = MeanPredictor(NETS, (1, 1, 1), space).combine(logits / 3)
@@ -119,7 +180,7 @@ def test_any_shape_of_logits_is_combined(shape):
     close(MaxPredictor(NETS).combine(logits), logits.double().amax(0))
 
 
-METHODS = [
+METHODS: list[ModelMethod] = [
     SimpleEnsemble(),
     WeightedEnsemble(),
     WeightedEnsemble(weights={"a": 1, "b": 2, "c": 5}),
@@ -140,8 +201,13 @@ def test_one_model_alone_gives_itself(method):
     close(method.fuse(job({"a": NETS["a"]})).module(X), outputs({"a": NETS["a"]})[0])
 
 
-SPACED = [
+SPACED: list[ModelMethod] = [
     SimpleEnsemble(space="probabilities"),
+    SimpleEnsemble(space="log_probabilities"),
+    SimpleEnsemble(space="votes"),
+    MaxModelPredictor(space="probabilities"),
+    ConfidenceRouting(),
+    ConfidenceRouting(confidence="entropy"),
     WeightedEnsemble(space="probabilities", weights={"a": 1, "b": 2, "c": 3}),
 ]
 
@@ -169,7 +235,12 @@ def rebuilt(fused: Fused) -> nn.Module:
 
     arguments = json.loads(json.dumps(fused.arguments))
     return build_predictor(
-        BuildContext(arguments=arguments, skeleton=skeleton, member=lambda name: copy.deepcopy(NETS[name]))
+        BuildContext(
+            arguments=arguments,
+            skeleton=skeleton,
+            member=lambda name: copy.deepcopy(NETS[name]),
+            checkpoint=lambda name: StateDictCheckpoint(NETS[name].state_dict()),
+        )
     )
 
 
@@ -237,7 +308,13 @@ def test_weights_that_do_not_fit_the_models_are_refused(weights):
         {"weights": (1.0, float("nan"))},
         {"weights": "heavy"},
         {"weights": (2.0, -1.0), "space": "probabilities"},
+        {"weights": (2.0, -1.0), "space": "votes"},
+        {"weights": "fitted", "space": "votes"},
+        {"weights": "fitted", "normalize": False},
+        {"weights": (1.0, 2.0), "validation_samples": 10},
+        {"weights": "fitted", "validation_samples": 0},
         {"space": "logit"},
+        {"in_memory": "two"},
         {"weight": (1.0,)},
     ],
 )
