@@ -92,6 +92,12 @@ if TYPE_CHECKING:
     from fusionbench_core.tasks import TaskResult as TaskResult
     from fusionbench_core.tasks.adaptation import AdaptationTask as AdaptationTask
     from fusionbench_core.tasks.result import wilson_interval as wilson_interval
+    from fusionbench_core.tasks.task_models import TaskModels as TaskModels
+    from fusionbench_core.tasks.task_models import frozen as frozen
+    from fusionbench_core.tasks.task_models import mean_entropy as mean_entropy
+    from fusionbench_core.tasks.task_models import pull_back as pull_back
+    from fusionbench_core.tasks.task_models import tasks_of as tasks_of
+    from fusionbench_core.tasks.training import Training as Training
 
 __version__ = "1.0.0"
 
@@ -178,6 +184,14 @@ _MODULES: dict[str, tuple[str, ...]] = {
     ),
     "fusionbench_core.tasks.adaptation": ("AdaptationTask",),
     "fusionbench_core.tasks.result": ("wilson_interval",),
+    "fusionbench_core.tasks.task_models": (
+        "TaskModels",
+        "frozen",
+        "mean_entropy",
+        "pull_back",
+        "tasks_of",
+    ),
+    "fusionbench_core.tasks.training": ("Training",),
 }
 _EXPORTS: dict[str, str] = {name: module for module, names in _MODULES.items() for name in names}
 

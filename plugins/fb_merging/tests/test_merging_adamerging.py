@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from fb_merging.learned.adamerging import AdaMerging
-from fb_merging.learned.task_models import mean_entropy
 from torch import Tensor, nn
 
 from fusionbench_core import (
@@ -26,6 +25,7 @@ from fusionbench_core import (
     TaskCard,
     TaskRecord,
     fuse,
+    mean_entropy,
 )
 from fusionbench_core.pools.scope import Scope
 from fusionbench_core.tasks.pool import TaskPool, TaskPoolConfig

@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from fb_merging.learned.task_models import TaskModels
 
-from fusionbench_core import AdaptationTask, FusionJob, ModelPool, PooledModel
+from fusionbench_core import AdaptationTask, FusionJob, ModelPool, PooledModel, TaskModels
 from fusionbench_core.testing.zoo import case
 
 CHILD = """

@@ -13,9 +13,8 @@ from fb_merging.learned.learned_method import LearnedMethod
 from fb_merging.learned.parameterization import Parameterization
 from fb_merging.learned.parameters import ParameterSpace
 from fb_merging.learned.records import ADAMERGING
-from fb_merging.learned.task_models import TaskModels, mean_entropy
 from fb_merging.learned.trimming import ties_trimmed
-from fusionbench_core import Batch, Capabilities, FusionJob, implements
+from fusionbench_core import Batch, Capabilities, FusionJob, TaskModels, implements, mean_entropy
 
 
 @implements(ADAMERGING)

@@ -10,10 +10,18 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fb_merging.learned.parameterization import Parameterization
-from fb_merging.learned.parameters import ParameterSpace, frozen
-from fb_merging.learned.task_models import TaskModels, mean_entropy
-from fb_merging.learned.training import Training
-from fusionbench_core import Batch, Fused, FusionJob, ModelMethod, curve
+from fb_merging.learned.parameters import ParameterSpace
+from fusionbench_core import (
+    Batch,
+    Fused,
+    FusionJob,
+    ModelMethod,
+    TaskModels,
+    Training,
+    curve,
+    frozen,
+    mean_entropy,
+)
 
 
 class LearnedMethod(ModelMethod):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from fusionbench_core import MethodError, ModelPool, NonFiniteInput
+from fusionbench_core import MethodError, ModelPool, NonFiniteInput, frozen
+
+__all__ = ["ParameterSpace", "frozen"]
 
 
 @dataclass(frozen=True)
@@ -80,22 +81,6 @@ class ParameterSpace:
             value = merged[name].detach().cpu()
             state |= dict.fromkeys(names, value)
         return {**state, **self.buffers}
-
-
-@contextmanager
-def frozen(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Modules in eval mode and without gradients of their own; as they were, afterwards."""
-    modes = {module: module.training for each in modules for module in each.modules()}
-    gradients = {parameter: parameter.requires_grad for each in modules for parameter in each.parameters()}
-    try:
-        for each in modules:
-            each.eval().requires_grad_(False)
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        for parameter, wanted in gradients.items():
-            parameter.requires_grad_(wanted)
 
 
 def _tied_names(trunk: nn.Module) -> dict[str, list[str]]:

@@ -12,15 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fb_merging.learned.task_models import TaskModels
-from fusionbench_core import (
-    CorruptFile,
-    FusionJob,
-    Method,
-    MethodError,
-    SafetensorsCheckpoint,
-    write_safetensors,
-)
+from fusionbench_core.checkpoints import SafetensorsCheckpoint
+from fusionbench_core.checkpoints.writer import write_safetensors
+from fusionbench_core.errors import CorruptFile, MethodError
+from fusionbench_core.methods.job import FusionJob
+from fusionbench_core.methods.method import Method
+from fusionbench_core.tasks.task_models import TaskModels
 
 _SECONDS = 30.0
 """How often what is learned so far is written."""
