@@ -19,14 +19,15 @@ NAMES: dict[str, dict[str, str]] = {
         "method": """
             ace_merging actmerge adamerging arcee_fusion bitdelta breadcrumbs breadcrumbs_ties cabs cart
             consensus_ta consensus_ties continual_average continual_task_arithmetic continual_ties_merging
-            core_space dare_linear dare_simple_average dare_ties della della_linear dop emr_merging expo iso_c
-            iso_cts karcher knots linear_interpolation lines localize_and_stitch lora_extract low_rank magmax
-            magnitude_diff_pruning magnitude_pruning metagpt model_stock multislerp nearswap nuslerp opcm
-            passthrough pcb_merging ram ramplus random_pruning regmean scaled sce simple_average
-            singular_value_calibration slerp star subspace_boosting tall_mask task_arithmetic
-            task_vector_merging ties_merging tsv_merging weighted_average wudi_merging
+            core_space dare_linear dare_simple_average dare_ties della della_linear dop emr_merging expo
+            fisher_merging iso_c iso_cts karcher knots linear_interpolation lines localize_and_stitch
+            lora_extract low_rank magmax magnitude_diff_pruning magnitude_pruning mats metagpt model_stock
+            multislerp nearswap nuslerp opcm passthrough pcb_merging ram ramplus random_pruning regmean
+            regmean_plusplus scaled sce simple_average singular_value_calibration slerp star
+            subspace_boosting tall_mask task_arithmetic task_arithmetic_trust_region task_vector_merging
+            ties_merging tsv_merging weighted_average wudi_merging
         """,
-        "statistic": "gram",
+        "statistic": "abs_gradient diag_fisher gradient_gram gram",
         "builder": "masked_tasks",
     },
     "mixing": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -41,33 +41,57 @@ class Gram(Statistic):
         """
         trunk = model.get_submodule("trunk")
         stored = trunk.state_dict().keys()
-        sums: dict[str, _Sum] = {}
-        handles = []
+        weights = [name for name in linear_weights(trunk) if name in stored]
         device = next(model.parameters()).device
-        seen = 0
-        try:
-            for path, module in trunk.named_modules():
-                name = f"{path}.weight".lstrip(".")
-                if isinstance(module, nn.Linear) and name in stored:
-                    sums[name] = _Sum()
-                    handles.append(module.register_forward_pre_hook(partial(_observe, sums[name])))
-            for batch in batches:
-                inputs = batch.to(device).inputs
-                mask = inputs.get("attention_mask")
-                for total in sums.values():
-                    total.mask = None if mask is None else mask.bool()
-                model(**inputs)
-                seen += len(batch)
-        finally:
-            for handle in handles:
-                handle.remove()
-        if not seen:
+        found = input_grams(
+            trunk, weights, (batch.to(device) for batch in batches), lambda batch: model(**batch.inputs)
+        )
+        if found is None:
             raise TaskError(
                 "there are no samples to collect Gram matrices on",
                 fix=f"check that the task has data in split {self.split!r}",
             )
-        means = {name: total.mean() for name, total in sums.items()}
-        return {name: matrix for name, matrix in means.items() if matrix is not None}
+        return found
+
+
+def linear_weights(trunk: nn.Module) -> list[str]:
+    """Names of the weights of all linear layers."""
+    paths = [path for path, module in trunk.named_modules() if isinstance(module, nn.Linear)]
+    return [f"{path}.weight".lstrip(".") for path in paths]
+
+
+def input_grams(
+    trunk: nn.Module, weights: Sequence[str], batches: Iterable[Batch], run: Callable[[Batch], Any]
+) -> dict[str, Tensor] | None:
+    """Name of a weight -> the Gram matrix of its layer's inputs; without those that are never called.
+
+    Args:
+        trunk: Where the layers are.
+        weights: Names of weights of linear layers.
+        batches: On the trunk's device.
+        run: Calls the trunk on a batch.
+
+    Returns:
+        The matrices on the CPU; None if there are no batches.
+    """
+    sums = {name: _Sum() for name in weights}
+    handles = []
+    seen = 0
+    try:
+        for name, total in sums.items():
+            module = trunk.get_submodule(name.removesuffix("weight").rstrip("."))
+            handles.append(module.register_forward_pre_hook(partial(_observe, total)))
+        for batch in batches:
+            mask = batch.inputs.get("attention_mask")
+            for total in sums.values():
+                total.mask = None if mask is None else mask.bool()
+            run(batch)
+            seen += len(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    means = {name: total.mean() for name, total in sums.items()}
+    return {name: matrix for name, matrix in means.items() if matrix is not None} if seen else None
 
 
 class _Sum:

@@ -9,9 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from fb_merging.data_driven.matching import statistic_of
 from fb_merging.data_driven.records import REGMEAN
 from fb_merging.operations.combine import mean
-from fusionbench_core import MethodError, TensorGroup, TensorMethod, implements
+from fusionbench_core import TensorGroup, TensorMethod, implements
 
 
 @implements(REGMEAN)
@@ -52,49 +53,29 @@ class RegMean(TensorMethod):
         return {"gram": {"samples": self.samples, "split": self.split}}
 
     def merge(self, group: TensorGroup) -> Tensor:
-        average = mean(group.models)
-        grams = self._grams(group)
-        if not grams or not average.numel():
-            return average
-        system = torch.zeros(grams[0].shape, dtype=torch.float64)
-        target = torch.zeros((group.shape[1], group.shape[0]), dtype=torch.float64)
-        for gram, weight in zip(grams, group.models):
-            gram = _shrink(gram, self.reduce_non_diagonal_ratio)
-            system += gram
-            target += gram @ (weight - average).T.double()
-        return average + solve_nearest_zero(system, target).T.to(average.dtype)
-
-    def _grams(self, group: TensorGroup) -> list[Tensor]:
-        """One matrix a model, or none if this is not the weight of a linear layer.
-
-        Raises:
-            MethodError: if they are missing, do not fit the weight, or hold NaN.
-        """
-        grams: Sequence[Tensor | None] | None = group.statistics.get("gram")
-        if grams is None:
-            raise MethodError(
-                "regmean: there are no Gram matrices",
-                tensor=group.name,
-                fix="run it with a task pool, so that the statistic `gram` is collected first",
-            )
-        found = [gram for gram in grams if gram is not None]
-        if not found:
-            return []
         size = group.shape[1] if len(group.shape) == 2 else None
-        wrong = [
-            name
-            for name, gram in zip(group.names, grams)
-            if gram is None or tuple(gram.shape) != (size, size) or not torch.isfinite(gram).all()
-        ]
-        if wrong:
-            raise MethodError(
-                "regmean: the Gram matrices do not fit the weight",
-                tensor=group.name,
-                models=", ".join(wrong),
-                why=f"a weight of shape {list(group.shape)} needs a finite ({size}, {size}) from every model",
-                fix="collect the statistic `gram` again, on these models",
-            )
-        return found
+        grams = statistic_of(group, "regmean", "gram", (size, size))
+        if not grams or 0 in group.shape:
+            return mean(group.models)
+        return solve_regression(group.models, grams, self.reduce_non_diagonal_ratio)
+
+
+def solve_regression(weights: Sequence[Tensor], grams: Sequence[Tensor], ratio: float) -> Tensor:
+    r"""The weight $W$ that makes $\sum_t \mathrm{tr}\,(W - W_t)\, \hat G_t\, (W - W_t)^\top$ smallest.
+
+    Args:
+        weights: $W_t$, each `(out, in)`.
+        grams: $G_t$, each `(in, in)`.
+        ratio: Multiplies the off-diagonal entries of the Gram matrices.
+    """
+    average = mean(weights)
+    system = torch.zeros(grams[0].shape, dtype=torch.float64, device=average.device)
+    target = torch.zeros((average.shape[1], average.shape[0]), dtype=torch.float64, device=average.device)
+    for gram, weight in zip(grams, weights):
+        gram = _shrink(gram.to(average.device), ratio)
+        system += gram
+        target += gram @ (weight - average).T.double()
+    return average + solve_nearest_zero(system, target).T.to(average.dtype)
 
 
 def solve_nearest_zero(system: Tensor, target: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from fb_merging.learned.parameterization import Parameterization
 from fb_merging.learned.parameters import ParameterSpace
-from fusionbench_core import ConfigError, layer_of, matrix
+from fb_merging.operations.layers import layer_path
+from fusionbench_core import ConfigError, matrix
 
 Granularity = Annotated[
     Literal["task", "layer", "tensor"],
@@ -69,10 +70,9 @@ class Coefficients(Parameterization):
 
 def _group(name: str, granularity: str) -> str:
     """What a tensor shares its coefficient with; tensors outside of the layers have one of their own."""
-    layer = layer_of(name) if granularity == "layer" else None
     if granularity == "task":
         return "all"
-    return name if layer is None else f"{name[: name.index(f'.{layer}.')]}.{layer}"
+    return (layer_path(name) if granularity == "layer" else None) or name
 
 
 def _start(start: Start, groups: Sequence[str], models: Sequence[str]) -> Tensor:
