@@ -47,7 +47,7 @@ def test_ace_follows_the_formula(zoo, matrix_reference, assert_near, dtype):
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.3, 0.7])
-@pytest.mark.parametrize("shape", [(9, 6), (6, 9)])
+@pytest.mark.parametrize("shape", [(9, 6), (6, 9), (2, 9)])
 def test_unlike_tasks_are_normalised_and_refined(shape, fraction):
     generator = torch.Generator().manual_seed(0)
     base = {"w": torch.zeros(shape, dtype=torch.float64)}
@@ -60,6 +60,15 @@ def test_unlike_tasks_are_normalised_and_refined(shape, fraction):
     torch.testing.assert_close(merged, expected, rtol=1e-10, atol=1e-12)
     alike = torch.from_numpy(naive_ace(deltas, threshold=100.0))
     assert not torch.allclose(merged, alike, rtol=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1.0, 9.0])
+def test_matrices_with_many_columns_are_merged_among_their_rows(scale):
+    generator = torch.Generator().manual_seed(0)
+    draws = [torch.randn(4, 40, generator=generator, dtype=torch.float64) * size for size in (1.0, scale)]
+    merged = fuse("ace_merging", [{"w": draw} for draw in draws], {"w": torch.zeros(4, 40).double()})["w"]
+    expected = torch.from_numpy(naive_ace([draw.numpy() for draw in draws]))
+    torch.testing.assert_close(merged, expected, rtol=1e-7, atol=1e-9)
 
 
 def test_tasks_of_like_size_are_alike_and_others_are_not():

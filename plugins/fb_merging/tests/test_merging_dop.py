@@ -63,6 +63,17 @@ def test_dop_follows_the_algorithm(zoo, assert_near, dtype, mgda, space):
     assert_near(fuse(method, models, base), expected, [base, *models.values()])
 
 
+def test_matrices_much_longer_than_wide_follow_the_algorithm(assert_near):
+    generator = torch.Generator().manual_seed(0)
+    models = {
+        name: {"w": torch.randn(30, 4, generator=generator, dtype=torch.float64)} for name in ("a", "b", "c")
+    }
+    base = {"w": torch.zeros(30, 4, dtype=torch.float64)}
+    merged = fuse("dop", models, base, iterations=10, learning_rate=1e-3, svd_epsilon=1.0)
+    expected = naive_dop(models, base, iterations=10, learning_rate=1e-3, mgda=True, space="uv")
+    assert_near(merged, expected, [base, *models.values()])
+
+
 def test_models_are_added_to_an_earlier_result_exactly(zoo):
     models, base = zoo(torch.float64)
     first, second, third = models.values()

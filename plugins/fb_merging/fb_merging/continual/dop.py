@@ -70,15 +70,18 @@ class Dop(TensorMethod):
         return merged
 
     def _balance(self, merged: Tensor, model: Tensor, base: Tensor) -> Tensor:
+        if torch.equal(merged, model):
+            return merged
         start = mean([merged, model])
         losses = [self._loss(weights, start, base) for weights in (merged, model)]
         change = torch.zeros_like(start)
         adam, share = Adam(change, self.learning_rate), self.alpha
         for _ in range(self.iterations):
-            values, gradients = zip(*(loss(change) for loss in losses))
+            (first, one), (second, other) = (loss(change) for loss in losses)
             if self.mgda:
-                share = self.ema_beta * share + (1 - self.ema_beta) * smallest_norm(values, gradients)
-            adam.step(change, torch.lerp(gradients[1], gradients[0], share))
+                found = smallest_norm((first, second), (one, other))
+                share = self.ema_beta * share + (1 - self.ema_beta) * found
+            adam.step(change, other.lerp_(one, share))
         return start + change
 
     def _loss(self, weights: Tensor, start: Tensor, base: Tensor) -> ProjectedDistance:
@@ -88,43 +91,75 @@ class Dop(TensorMethod):
         left, right = factors.u * factors.s, factors.vh.T * factors.s
         return ProjectedDistance(
             apart=start - weights,
-            left=(left @ left.T).to(start.dtype) if "u" in self.svd_proj_space else None,
-            right=(right @ right.T).to(start.dtype) if "v" in self.svd_proj_space else None,
+            left=SquaredFactor.of(left.to(start.dtype)) if "u" in self.svd_proj_space else None,
+            right=SquaredFactor.of(right.to(start.dtype)) if "v" in self.svd_proj_space else None,
         )
 
 
 @dataclass(frozen=True)
+class SquaredFactor:
+    r"""$F F^\top$, multiplied out only where that makes it smaller.
+
+    Attributes:
+        factor: $F$ `(m, k)`.
+        product: $F F^\top$ `(m, m)`, or None.
+    """
+
+    factor: Tensor
+    product: Tensor | None
+
+    @classmethod
+    def of(cls, factor: Tensor) -> SquaredFactor:
+        return cls(factor, factor @ factor.T if len(factor) <= 2 * factor.shape[1] else None)
+
+    def left_of(self, matrix: Tensor) -> Tensor:
+        r"""$F F^\top M$."""
+        if self.product is not None:
+            return self.product @ matrix
+        return self.factor @ (self.factor.T @ matrix)
+
+    def add_right_of(self, matrix: Tensor, total: Tensor) -> None:
+        r"""Add $M F F^\top$ to `total`."""
+        if self.product is not None:
+            total.addmm_(matrix, self.product)
+        else:
+            total.addmm_(matrix @ self.factor, self.factor.T)
+
+
+@dataclass(frozen=True)
 class ProjectedDistance:
-    """$\\langle E, L E + E R \\rangle$ of $E = \\theta - \\theta_i$, as a function of $\\theta$'s change.
+    r"""$\langle E, L E + E R \rangle$ of $E = \theta - \theta_i$, as a function of $\theta$'s change.
 
     Attributes:
         apart: $E$ before any change, `(m, n)`.
-        left: $L = U \\Sigma^2 U^\\top$, `(m, m)`, or None to leave this part out.
-        right: $R = V \\Sigma^2 V^\\top$, `(n, n)`, or None.
+        left: $L = U \Sigma^2 U^\top$, `(m, m)`, or None to leave this part out.
+        right: $R = V \Sigma^2 V^\top$, `(n, n)`, or None.
     """
 
     apart: Tensor
-    left: Tensor | None
-    right: Tensor | None
+    left: SquaredFactor | None
+    right: SquaredFactor | None
 
     def __call__(self, change: Tensor) -> tuple[float, Tensor]:
         """The value and its gradient `(m, n)`."""
         apart = self.apart + change
-        half = torch.zeros_like(apart)
-        if self.left is not None:
-            half += self.left @ apart
-        if self.right is not None:
-            half += apart @ self.right
-        return float((apart * half).sum(dtype=torch.float64)), half.mul_(2)
+        half = self.left.left_of(apart) if self.left else torch.zeros_like(apart)
+        if self.right:
+            self.right.add_right_of(apart, half)
+        return inner(apart, half), half.mul_(2)
 
 
-def smallest_norm(values: tuple[float, ...], gradients: tuple[Tensor, ...]) -> float:
+def smallest_norm(values: tuple[float, float], gradients: tuple[Tensor, Tensor]) -> float:
     """The weight of the first of two gradients, each over its loss, whose convex combination is shortest."""
-    first, second = (
-        gradient.double() / value if value > 0 else torch.zeros_like(gradient, dtype=torch.float64)
+    one, other = (
+        gradient / value if value > 0 else torch.zeros_like(gradient)
         for value, gradient in zip(values, gradients)
     )
-    apart = float((first - second).square().sum())
-    if apart == 0:
-        return 0.5
-    return min(1.0, max(0.0, float((second * (second - first)).sum()) / apart))
+    apart = other - one
+    length = inner(apart, apart)
+    return min(1.0, max(0.0, inner(other, apart) / length)) if length else 0.5
+
+
+def inner(a: Tensor, b: Tensor) -> float:
+    """Inner product of two matrices, each row in their dtype, the rows' sum in fp64."""
+    return float((a * b).sum(-1).double().sum())

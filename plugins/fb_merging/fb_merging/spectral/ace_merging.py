@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from fb_merging.operations.combine import add_all
 from fb_merging.operations.matrices import Excluded, add_matrix_update
 from fb_merging.operations.svd import svd
 from fb_merging.spectral.records import ACE_MERGING
@@ -60,26 +61,39 @@ class AceMerging(TensorMethod):
 
     def _combine(self, deltas: list[Tensor]) -> Tensor:
         wide = [delta.double() for delta in deltas if delta.any()]
-        norms = [float(delta.square().sum()) for delta in wide]
+        n = wide[0].shape[1]
+        if sum(map(len, wide)) >= n:
+            return self._merge(wide, torch.ones(n, dtype=torch.float64), n)
+        # All of it happens among the rows of the task matrices: in a basis of them, the systems are small.
+        rows = torch.linalg.qr(torch.cat(wide).T).Q.T
+        return self._merge([delta @ rows.T for delta in wide], rows.sum(1), n) @ rows
+
+    def _merge(self, deltas: list[Tensor], ones: Tensor, n: int) -> Tensor:
+        """fp64 `(m, k)`.
+
+        Args:
+            deltas: Task matrices `(m, k)`, in an orthonormal basis of their rows.
+            ones: The vector of ones in that basis, `(k,)`.
+            n: Its length outside of it: columns of the weight.
+        """
+        norms = [float(delta.square().sum()) for delta in deltas]
         unlike = heterogeneity(norms) > self.heterogeneity_threshold
-        centered = [delta - delta.mean(0) for delta in wide]
+        centered = [delta - delta.mean(0) for delta in deltas]
         covariances = [delta.T @ delta for delta in centered]
-        ridges = [self.epsilon] * len(wide)
+        ridges = [self.epsilon] * len(deltas)
         if unlike:
             traces = [float(covariance.trace()) + _TINY for covariance in covariances]
             covariances = [covariance / trace for covariance, trace in zip(covariances, traces)]
             ridges = [self.epsilon / trace for trace in traces]
-        prior = torch.stack(covariances).sum(0).mean(0)
-        system = torch.zeros_like(covariances[0])
-        target = torch.zeros_like(wide[0])
+        system = add_all(covariances)
+        prior = torch.outer(ones, ones @ system / n)
+        system.diagonal().add_(sum(ridges))
+        target = torch.zeros_like(deltas[0])
         for delta, covariance, ridge in zip(centered, covariances, ridges):
-            estimate = covariance.clone()
-            estimate.diagonal().add_(ridge)
-            system += estimate
-            target += delta @ estimate
+            target += torch.addmm(delta, delta, covariance, beta=ridge)
         shared = system + (prior / (statistics.fmean(norms) + _TINY) if unlike else prior)
         merged = torch.linalg.solve(shared, target, left=False)
-        return merged + self._refinement(merged, wide, covariances, system) if unlike else merged
+        return merged + self._refinement(merged, deltas, covariances, system) if unlike else merged
 
     def _refinement(
         self, merged: Tensor, deltas: list[Tensor], covariances: list[Tensor], system: Tensor
