@@ -33,6 +33,7 @@ DECLARATIONS = {
     "fb_configs": "config",
     "fb_reporters": "reporter",
     "fb_commands": "command",
+    "fb_converters": "converter",
     "fb_checks": "check",
 }
 """Declaration hook -> the kind of record it yields."""
@@ -79,6 +80,11 @@ def fb_reporters() -> Iterable[records.ReporterRecord]:  # type: ignore[empty-bo
 @hookspec
 def fb_commands() -> Iterable[records.CommandRecord]:  # type: ignore[empty-body]
     """Yield extra commands of `fb`. Since 1.0."""
+
+
+@hookspec
+def fb_converters() -> Iterable[records.ConverterRecord]:  # type: ignore[empty-body]
+    """Yield converters of other tools' configs, for `fb convert` and `fb run`. Since 1.0."""
 
 
 @hookspec

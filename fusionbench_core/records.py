@@ -181,6 +181,11 @@ class CommandRecord(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConverterRecord(Record):
+    """Reads configs of another tool: `target` is a function `(text: str) -> Converted`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckRecord(Record):
     """An extra check of `fb doctor`: `target` is a function `() -> Iterable[str]` yielding problems."""
 

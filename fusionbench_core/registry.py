@@ -20,7 +20,8 @@ from fusionbench_core.records import Record
 from fusionbench_core.suggest import did_you_mean
 
 KINDS = tuple(DECLARATIONS.values())
-"""`method`, `source`, `task`, `statistic`, `builder`, `config`, `reporter`, `command`, `check`."""
+"""`method`, `source`, `task`, `statistic`, `builder`, `config`, `reporter`, `command`, `converter`,
+`check`."""
 
 
 class Registry:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fusionbench_core.artefact.adapter import Adapter, write_adapter
 from fusionbench_core.artefact.card import model_card
+from fusionbench_core.artefact.chat_template import write_chat_template
 from fusionbench_core.artefact.complete import complete_state
 from fusionbench_core.artefact.describe import describe_method, describe_pool, describe_source
 from fusionbench_core.artefact.manifest import BASE, NAME, Manifest
@@ -143,9 +144,9 @@ class ArtefactWriter:
             state = complete_state(fused.state, self._pool, self._options.dtype)
             return self._finish(Manifest(kind="weights", content_hash=self._tensors(state), **self._facts()))
         assert fused.module is not None
-        tensors = fused.module.state_dict() if fused.tensors is None else fused.tensors
         if fused.adapter is not None:
             return self._adapter(fused.adapter, fused.module)
+        tensors = fused.module.state_dict() if fused.tensors is None else fused.tensors
         if fused.builder is None:
             plain = Manifest(kind="weights", content_hash=self._tensors(tensors), **self._facts())
             return self._finish(plain, fused.assets)
@@ -162,7 +163,6 @@ class ArtefactWriter:
             )
         )
 
-    def _tensors(self, state: Mapping[str, Tensor]) -> str:
     def _adapter(self, adapter: Adapter, module: nn.Module) -> Manifest:
         """The adapter alone; the base is named, and not copied."""
         base = self._pool.base
@@ -179,6 +179,7 @@ class ArtefactWriter:
             )
         )
 
+    def _tensors(self, state: Mapping[str, Tensor]) -> str:
         checkpoint = StateDictCheckpoint(state)
         layout = [(name, checkpoint.info(name)) for name in checkpoint if name not in checkpoint.aliases]
         self._check_space(sum(info.nbytes for _, info in layout))
@@ -219,8 +220,10 @@ class ArtefactWriter:
         try:
             for asset in source.assets() if source else ():
                 shutil.copyfile(asset, self._partial / asset.name)
-            for name, text in (assets or {}).items():
+            changed = source.changed_assets() if source else {}
+            for name, text in {**changed, **(assets or {})}.items():
                 write_atomically(self._partial / name, text)
+            write_chat_template(self._pool, self._partial)
             _state_dtype(self._partial / "config.json", self._options.dtype)
             write_atomically(self._partial / "README.md", model_card(manifest, self._record.paper))
             write_atomically(self._partial / NAME, manifest.to_text())

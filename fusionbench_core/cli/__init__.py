@@ -11,6 +11,7 @@ from fusionbench_core.cli.lazy import Lazy
 COMMANDS = {
     "run": Lazy("fusionbench_core.cli.run", "Fuse a model pool, evaluate it and write a report."),
     "plan": Lazy("fusionbench_core.cli.plan", "Check a run and estimate its cost; read no weight."),
+    "convert": Lazy("fusionbench_core.cli.convert", "Print what another tool's config is here."),
     "evaluate": Lazy("fusionbench_core.cli.evaluate", "Evaluate a model or an artefact on a task pool."),
     "list": Lazy("fusionbench_core.cli.list", "List methods, tasks, sources, presets and more."),
     "show": Lazy("fusionbench_core.cli.show", "Explain one method, task, source or preset."),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusionbench_core.cli.complete import overrides as complete_overrides
+from fusionbench_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from fusionbench_core.config.schema import RunConfig
@@ -16,12 +17,17 @@ if TYPE_CHECKING:
 
 
 def config_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--config-path`, `--config-name` and overrides, as FusionBench's users type them."""
+    """`--config-path`, `--config-name` and overrides, as FusionBench's users type them; or `--mergekit`."""
     function = click.argument(
         "overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=complete_overrides
     )(function)
     function = click.option(
         "--config-name", "-n", metavar="NAME", help="Root config; by default the one a plugin offers."
+    )(function)
+    function = click.option(
+        "--mergekit",
+        metavar="FILE",
+        help="A config of mergekit instead; `fb convert` shows what is made of it.",
     )(function)
     return click.option(
         "--config-path", "-c", metavar="DIR", help="Directory of your own configs, or one YAML file."
@@ -29,9 +35,14 @@ def config_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def compose_values(
-    overrides: Sequence[str], config_path: str | None, config_name: str | None
+    overrides: Sequence[str],
+    config_path: str | None,
+    config_name: str | None,
+    mergekit: str | None = None,
 ) -> tuple[dict[str, Any], Registry, Path | None]:
     """The composed values, the registry, and the root config's file.
+
+    Remarks on a config of mergekit go to stderr.
 
     Raises:
         ConfigError: whatever is wrong with the words or the files.
@@ -40,21 +51,51 @@ def compose_values(
     from fusionbench_core.registry import default_registry
 
     registry = default_registry()
+    if mergekit is not None:
+        if config_path or config_name:
+            raise click.UsageError("--mergekit is the config; give neither --config-path nor --config-name")
+        return _compose_converted(overrides, Path(mergekit), registry), registry, Path(mergekit)
     composed = compose(overrides, config_path, config_name, registry)
     typed = any("." in word.partition("=")[0] for word in overrides)
     # A value that was typed is in no file, so then none is blamed.
     return composed.values, registry, composed.files[0] if composed.files and not typed else None
 
 
+def _compose_converted(overrides: Sequence[str], file: Path, registry: Registry) -> dict[str, Any]:
+    """The values of a config of mergekit, with overrides."""
+    import tempfile
+
+    from fusionbench_core.config import compose
+    from fusionbench_core.config.convert import convert
+
+    converted = convert(file, registry, "mergekit")
+    for _, note in converted.notes:
+        click.echo(f"note: {note}", err=True)
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory) / "converted.yaml"
+        root.write_text(converted.to_yaml(), encoding="utf-8")
+        return compose(overrides, root, None, registry).values
+
+
 def compose_run(
-    overrides: Sequence[str], config_path: str | None, config_name: str | None
+    overrides: Sequence[str],
+    config_path: str | None,
+    config_name: str | None,
+    mergekit: str | None = None,
 ) -> tuple[RunConfig, Registry, Path | None]:
     """The validated config of a run, the registry, and the root config's file.
 
     Raises:
         ConfigError: whatever is wrong with it.
     """
-    values, registry, file = compose_values(overrides, config_path, config_name)
+    values, registry, file = compose_values(overrides, config_path, config_name, mergekit)
+    if "stages" in values:
+        raise ConfigError(
+            "a config of several stages can be run, but not planned",
+            config="stages",
+            why="a stage is made of models that the stages before it have yet to write",
+            fix="plan one stage by itself, or run it: fb run",
+        )
     return validate_run(values, file), registry, file
 
 

@@ -49,7 +49,7 @@ def command(
     as_json: bool,
 ) -> None:
     """List what is installed: methods, sources, tasks, statistics, builders, configs, reporters,
-    commands or checks. Without a word: how many of each."""
+    commands, converters or checks. Without a word: how many of each."""
     registry = default_registry()
     if not as_json and not any(plugin.status != "disabled" for plugin in registry.plugins):
         click.echo(f"no plugin is installed: pip install {' '.join(NAMESPACES.values())}", err=True)

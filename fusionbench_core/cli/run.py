@@ -12,6 +12,7 @@ from fusionbench_core.cli.comparison import compare
 from fusionbench_core.cli.configured import compose_values, config_options, validate_run
 from fusionbench_core.cli.help import examples
 from fusionbench_core.cli.output import emit_json, facts, json_option
+from fusionbench_core.cli.stages import run_in_stages
 
 if TYPE_CHECKING:
     from fusionbench_core.report import Report
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         "fb run --config-name embedded_vision method=simple_average",
         "fb run --config-name baselines -o runs/baselines",
         "fb run --config-path ./configs --config-name mine output_dir=runs/mine",
+        "fb run --mergekit config.yml -o out",
         "fb run --resume runs/mine",
     ),
 )
@@ -39,6 +41,7 @@ def command(
     overrides: tuple[str, ...],
     config_path: str | None,
     config_name: str | None,
+    mergekit: str | None,
     output: str | None,
     resume: str | None,
     dry_run: bool,
@@ -57,22 +60,27 @@ def command(
     if dry_run:
         from fusionbench_core.cli.plan import show_plan
 
-        return show_plan(overrides, config_path, config_name, as_json)
+        return show_plan(overrides, config_path, config_name, as_json, mergekit)
     from fusionbench_core.registry import default_registry
     from fusionbench_core.run import RunDirectory, Runner, prepare
 
     if resume:
-        if overrides or config_path or config_name or output:
+        if overrides or config_path or config_name or mergekit or output:
             raise click.UsageError("--resume takes everything from the run directory; give nothing else")
         directory = RunDirectory.resume(Path(resume))
         registry, file = default_registry(), directory.config_file
-        config = validate_run(directory.read_config(), file)
+        values = directory.read_config()
+        if "stages" in values:
+            return run_in_stages(values, registry, directory.path, as_json, quiet)
+        config = validate_run(values, file)
         prepared = prepare(config, registry, file)
     else:
         words = [*overrides, f"output_dir={_quoted(output)}"] if output else overrides
-        values, registry, file = compose_values(words, config_path, config_name)
+        values, registry, file = compose_values(words, config_path, config_name, mergekit)
         if "compare" in values:
             return compare(values, registry, overrides, as_json, quiet)
+        if "stages" in values:
+            return run_in_stages(values, registry, None, as_json, quiet)
         config = validate_run(values, file)
         prepared = prepare(config, registry, file)
         directory = RunDirectory.create(config, config.name or prepared.record.name)
@@ -87,11 +95,11 @@ def command(
     if as_json:
         emit_json(report.to_json())
     else:
-        _show(report, directory)
+        show_report(report, directory)
     return None
 
 
-def _show(report: Report, directory: RunDirectory) -> None:
+def show_report(report: Report, directory: RunDirectory) -> None:
     """The table, a picture, and where things are."""
     import shutil
 

@@ -16,8 +16,9 @@ from fusionbench_core.dtypes import accumulation_dtype, dtype_name
 from fusionbench_core.engine.alignment import align
 from fusionbench_core.engine.options import EngineOptions
 from fusionbench_core.engine.pieces import piece_numel
-from fusionbench_core.engine.step import Action, PlanStep, count_layers, layer_of
+from fusionbench_core.engine.step import Action, PlanStep
 from fusionbench_core.errors import InsufficientResources, MissingCapability
+from fusionbench_core.layers import count_layers, layer_of, layer_pattern
 
 if TYPE_CHECKING:
     from fusionbench_core.methods.method import Method
@@ -94,14 +95,15 @@ def make_plan(
     base = pool.base.checkpoint if pool.base else None
     models = {name: pool[name].checkpoint for name in names}
     aligned = align(models, base, pool.scope, pool.heads)
-    layers = count_layers(name for name, *_ in aligned.steps)
+    pattern = layer_pattern(pool.layer_names)
+    layers = count_layers((name for name, *_ in aligned.steps), pattern)
     steps = tuple(
         PlanStep(
             name,
             action,
             TensorInfo(info.shape, _output_dtype(action, info.dtype, options)),
             source,
-            layer_of(name),
+            layer_of(name, pattern),
             layers.get(name),
         )
         for name, action, info, source in aligned.steps
@@ -203,7 +205,9 @@ def _key(
         "core": __version__,
         "method": method.record.full_name,
         "parameters": method.model_dump(mode="json"),
-        "steps": [[s.name, s.action, list(s.info.shape), dtype_name(s.info.dtype), s.source] for s in steps],
+        "steps": [
+            [s.name, s.action, list(s.info.shape), dtype_name(s.info.dtype), s.source, s.layer] for s in steps
+        ],
         "inputs": dict(inputs),
         "accumulate": dtype_name(options.accumulate),
         "integers": options.integers,

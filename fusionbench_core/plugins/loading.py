@@ -30,6 +30,7 @@ RECORD_TYPES: dict[str, type] = {
     "config": records.ConfigRecord,
     "reporter": records.ReporterRecord,
     "command": records.CommandRecord,
+    "converter": records.ConverterRecord,
     "check": records.CheckRecord,
 }
 """Kind -> the class its records must have."""

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fusionbench_core.config.errors import explain
 from fusionbench_core.errors import ConfigError, NotFound
+from fusionbench_core.layers import layer_pattern
 from fusionbench_core.pools.pool import ModelPool, PooledModel
 from fusionbench_core.pools.reference import resolve_path
 from fusionbench_core.pools.scope import Scope
 from fusionbench_core.pools.source import ModelSource
+from fusionbench_core.pools.stack import LayerStack, StackPart
 from fusionbench_core.registry import Registry
 from fusionbench_core.suggest import did_you_mean
 
@@ -37,7 +39,8 @@ class PoolConfig(BaseModel):
     )
     models: dict[str, Reference] = Field(
         min_length=1,
-        description="name -> reference: a path, pkg://PACKAGE/PATH, a hub id, or {source: …, path: …}",
+        description="name -> reference: a path, pkg://PACKAGE/PATH, a hub id, {source: …, path: …}, or "
+        "layers of several: {slices: [{model: reference, layers: [start, stop]}, …]}",
     )
     scope: Scope = Field(default=Scope(), description="which tensors are merged")
     heads: tuple[str, ...] = Field(
@@ -46,6 +49,21 @@ class PoolConfig(BaseModel):
     data: dict[str, str] = Field(
         default={}, description="model name -> its task, where that has another name"
     )
+    layer_names: str | None = Field(
+        default=None,
+        description="how the layers' tensors are called, where the number is not found, or there are several "
+        "stacks: e.g. decoder.stages.{layer}.",
+    )
+    chat_template: str | None = Field(
+        default=None,
+        description="chat template of the result: Jinja, or `auto` for that of most models; null: the base's",
+    )
+
+    @field_validator("layer_names")
+    @classmethod
+    def _has_a_number(cls, value: str | None) -> str | None:
+        layer_pattern(value)
+        return value
 
 
 def build_pool(section: Mapping[str, Any], registry: Registry, *, file: Path | None = None) -> ModelPool:
@@ -59,7 +77,7 @@ def build_pool(section: Mapping[str, Any], registry: Registry, *, file: Path | N
         config = PoolConfig.model_validate(_with_base(section))
     except ValidationError as error:
         raise explain(error, PoolConfig, where="modelpool", file=file) from error
-    reader = _SourceReader(config.source, registry, file)
+    reader = _SourceReader(config, registry, file)
     base = (
         None
         if config.base is None
@@ -75,7 +93,15 @@ def build_pool(section: Mapping[str, Any], registry: Registry, *, file: Path | N
                 f"`modelpool.data` names {name!r}, which is no model of the pool",
                 fix=did_you_mean(name, list(models)) or f"the models are {', '.join(models)}",
             )
-    return ModelPool(models, base, scope=config.scope, heads=config.heads, data=config.data)
+    return ModelPool(
+        models,
+        base,
+        scope=config.scope,
+        heads=config.heads,
+        data=config.data,
+        layer_names=config.layer_names,
+        chat_template=config.chat_template,
+    )
 
 
 def _with_base(section: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,12 +121,16 @@ def _with_base(section: Mapping[str, Any]) -> dict[str, Any]:
 class _SourceReader:
     """Turns references into sources, with the pool's default source and parameters."""
 
-    def __init__(self, default: str | dict[str, Any] | None, registry: Registry, file: Path | None) -> None:
+    def __init__(self, config: PoolConfig, registry: Registry, file: Path | None) -> None:
+        default = config.source
         self._default = {"name": default} if isinstance(default, str) else dict(default or {})
+        self._layer_names = config.layer_names
         self._registry = registry
         self._file = file
 
     def read(self, reference: Reference, where: str) -> ModelSource:
+        if isinstance(reference, dict) and "slices" in reference:
+            return self._stack(reference, where)
         own = {"path": reference} if isinstance(reference, str) else dict(reference)
         name = own.pop("source", None)
         parameters = own
@@ -113,6 +143,38 @@ class _SourceReader:
             return cls.model_validate(parameters)
         except ValidationError as error:
             raise explain(error, cls, where=where, file=self._file) from error
+
+    def _stack(self, reference: dict[str, Any], where: str) -> LayerStack:
+        try:
+            said = _Slices.model_validate(reference)
+        except ValidationError as error:
+            raise explain(error, _Slices, where=where, file=self._file) from error
+        parts = tuple(
+            StackPart(model=self.read(each.model, f"{where}.slices.{number}.model"), layers=each.layers)
+            for number, each in enumerate(said.slices)
+        )
+        path = " + ".join(f"{part.model.path}[{part.layers[0]}:{part.layers[1]}]" for part in parts)
+        return LayerStack(path=path, slices=parts, layer_names=self._layer_names)
+
+
+class _Slice(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: Reference
+    layers: tuple[int, int]
+
+    @field_validator("layers")
+    @classmethod
+    def _is_a_range(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if not 0 <= value[0] < value[1]:
+            raise ValueError("give the first layer, counted from 0, and the one after the last")
+        return value
+
+
+class _Slices(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slices: tuple[_Slice, ...] = Field(min_length=1)
 
 
 def recognise(path: str, registry: Registry, where: str | None = None) -> type[ModelSource]:

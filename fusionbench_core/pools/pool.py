@@ -57,6 +57,8 @@ class ModelPool:
         heads: Shell patterns of task-specific tensors: never merged, need not agree, kept from the
             base if it has them.
         data: Model name -> name of the task it was fine-tuned on, where that is not its own name.
+        layer_names: How the layers' tensors are called, e.g. `decoder.stages.{layer}.`; None: as usual.
+        chat_template: A Jinja template for the artefact, or `auto`; None keeps the reference model's.
     """
 
     def __init__(
@@ -67,11 +69,15 @@ class ModelPool:
         scope: Scope | None = None,
         heads: tuple[str, ...] = (),
         data: Mapping[str, str] | None = None,
+        layer_names: str | None = None,
+        chat_template: str | None = None,
     ) -> None:
         self.models = dict(models)
         self.base = base
         self.scope = scope or Scope()
         self.heads = heads
+        self.layer_names = layer_names
+        self.chat_template = chat_template
         self._data = dict(data or {})
 
     @property
@@ -92,7 +98,9 @@ class ModelPool:
         """The same pool; reading a tensor that holds NaN or Inf raises `NonFiniteInput`."""
         models = {name: model.checked(name) for name, model in self.models.items()}
         base = self.base.checked("the base") if self.base else None
-        return ModelPool(models, base, scope=self.scope, heads=self.heads, data=self._data)
+        checked = copy.copy(self)
+        checked.models, checked.base = models, base
+        return checked
 
     @property
     def reference_model(self) -> PooledModel:

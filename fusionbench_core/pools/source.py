@@ -72,6 +72,10 @@ class ModelSource(BaseModel):
         """Files that an artefact must carry along: config, tokenizer, processor."""
         return ()
 
+    def changed_assets(self) -> Mapping[str, str]:
+        """File name -> text that an artefact carries in place of the asset of that name."""
+        return {}
+
     def for_artefact(self, directory: Path) -> ModelSource:
         """The source that reads an artefact of this architecture, written to `directory`."""
         # Not model_copy: that carries along what a cached property of this source has opened.

@@ -1,0 +1,1 @@
+"""Configs of mergekit, as configs of this platform."""

@@ -1,0 +1,1 @@
+"""A method whose parameters differ from tensor to tensor."""

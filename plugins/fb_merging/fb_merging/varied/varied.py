@@ -1,0 +1,275 @@
+"""Parameters by layer, by name and by model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, cast
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from torch import Tensor
+
+from fb_merging.varied.by_instance import SurveyByInstance
+from fb_merging.varied.records import VARIED
+from fb_merging.varied.settings import Setting, Undecided, leaves, parse
+from fusionbench_core import (
+    AnyTensorMethod,
+    Capabilities,
+    ConfigError,
+    Law,
+    Survey,
+    TensorGroup,
+    TensorMethod,
+    did_you_mean,
+    implements,
+)
+
+_WIDTHS = ("element", "row", "tensor", "layer", "model")
+_NOTHING = Setting(())
+
+
+@implements(VARIED)
+class Varied(TensorMethod):
+    r"""Another method, with parameters that differ from tensor to tensor.
+
+    With $f_p$ the method with parameters $p$, in tensor $n$ of layer $\ell$ of $L$:
+
+    $$\theta^{(n)} = f_{p(n)}\big(\theta_1^{(n)}, \dots, \theta_T^{(n)}\big), \qquad
+      p(n) = (1 - u)\,a_{k} + u\,a_{k+1}, \quad k + u = \tfrac{\ell}{L-1}\,(K - 1)$$
+
+    for a gradient $a_0, \dots, a_{K-1}$, and a constant otherwise.
+
+    Notes:
+        `parameters` says for each parameter that varies one of: a value; a rule `{value: …}` or
+        `{gradient: […]}`, which may be limited to `tensors` (shell patterns of names) and to `layers`
+        (`[start, stop]`, which a gradient then spans, `before` or `after`); a list of rules, of which the
+        first that applies counts; or, where the method takes one value a model, model name -> any of these.
+        Where no rule applies, the parameter is as `method` gives it.
+        Outside the layers a gradient has its first value, as in mergekit. A method that surveys whole models
+        first, as `ties_merging` does, sees of each set of parameters the tensors that it merges.
+        `among` says, in the same rules, which models are merged where.
+
+    Reference:
+        Goddard et al., Arcee's MergeKit: A Toolkit for Merging Large Language Models, EMNLP 2024,
+        arXiv:2403.13257, whose gradients and filters these are.
+    """
+
+    method: AnyTensorMethod = Field(
+        default="simple_average",  # type: ignore[assignment]
+        description="the method: a name, or {name, the parameters that do not vary}",
+    )
+    parameters: dict[str, Any] = Field(
+        default={}, description="parameter of the method -> a value, rules, or model name -> either"
+    )
+    among: list[dict[str, Any]] = Field(
+        default=[],
+        description="rules whose values are lists of models: those merged there; elsewhere all are",
+    )
+
+    @field_validator("parameters")
+    @classmethod
+    def _can_be_read(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name, said in value.items():
+            try:
+                parse(said)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+        return value
+
+    @field_validator("among")
+    @classmethod
+    def _names_models(cls, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        read = parse(value) if value else _NOTHING
+        if any(not isinstance(leaf, tuple) or not leaf for leaf in leaves(read)):
+            raise ValueError("the value of each rule must be a list of models")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_the_method(self) -> Varied:
+        known = list(type(self.method).model_fields)
+        for name in self.parameters:
+            if name not in known:
+                hint = did_you_mean(name, known) or f"it has {', '.join(known) or 'none'}"
+                raise ValueError(f"{self.method.record.name} has no parameter {name!r}; {hint}")
+        try:
+            self._corners(())
+        except ValidationError as error:
+            raise ValueError(_reasons(error)) from error
+        return self
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the method needs with any of its parameters, and what it promises with all of them."""
+        each = [method.capabilities for method in self._corners(())]
+        return dataclasses.replace(
+            each[0],
+            base=_strictest({one.base for one in each}),
+            min_models=1 if self.among else max(one.min_models for one in each),
+            max_models=None if self.among else each[0].max_models,
+            locality=max((one.locality for one in each), key=_WIDTHS.index),
+            surveys=max(one.surveys for one in each),
+            random=any(one.random for one in each),
+            ordered=any(one.ordered for one in each),
+            laws=frozenset.intersection(*(one.laws for one in each))
+            - ({Law.SINGLE} if self.among else set()),
+        )
+
+    def check(self, models: Sequence[str]) -> None:
+        for name, setting in self._settings.items():
+            unknown = [each for each in setting if each not in models] if isinstance(setting, dict) else []
+            if unknown:
+                raise ConfigError(
+                    f"`{name}` is given for {unknown[0]!r}, which is no model of the pool",
+                    config=f"method.parameters.{name}",
+                    fix=did_you_mean(unknown[0], models) or f"the models are {', '.join(models)}",
+                )
+        for chosen in {tuple(models), *leaves(self._among)}:
+            if missing := [each for each in chosen if each not in models]:
+                raise ConfigError(
+                    f"`among` names {missing[0]!r}, which is no model of the pool",
+                    config="method.among",
+                    fix=did_you_mean(missing[0], models) or f"the models are {', '.join(models)}",
+                )
+        for chosen in set(leaves(self._among)) or {tuple(models)}:
+            self._check_count(chosen)
+            for method in self._corners(chosen):
+                method.check(chosen)
+
+    def statistics(self) -> Mapping[str, Mapping[str, Any]]:
+        return self.method.statistics()
+
+    def survey(self) -> Survey | None:
+        surveys = any(method.survey() is not None for method in self._corners(()))
+        return SurveyByInstance(self._part) if surveys else None
+
+    def merge(self, group: TensorGroup) -> Tensor:
+        method, part = self._prepared(group)
+        return method.merge(part)
+
+    def reference(self, group: TensorGroup) -> Tensor:
+        method, part = self._prepared(group)
+        return method.reference(part)
+
+    def _prepared(self, group: TensorGroup) -> tuple[TensorMethod, TensorGroup]:
+        method, part = self._part(group)
+        if group.survey is not None:
+            part = part.only(part.names)
+            part.survey = group.survey.get(method)
+        return method, part
+
+    def _part(self, group: TensorGroup) -> tuple[TensorMethod, TensorGroup]:
+        """The method for the tensor of a group, and the group with the models that it merges there."""
+        try:
+            chosen = self._among.at(group)
+            group = group.only([name for name in group.names if name in chosen])
+        except Undecided:
+            pass
+        values = {}
+        for name, setting in self._settings.items():
+            try:
+                values[name] = setting.at(group) if isinstance(setting, Setting) else self._each(name, group)
+            except Undecided:
+                continue
+        try:
+            return _with(self.method, values), group
+        except ValidationError as error:
+            raise ConfigError(
+                "the parameters do not go together here",
+                config="method.parameters",
+                tensor=group.name,
+                why=_reasons(error),
+            ) from error
+
+    def _each(self, name: str, group: TensorGroup) -> PerModel:
+        """One value for each model of the group."""
+        setting, own = self._settings[name], getattr(self.method, name)
+        assert isinstance(setting, dict)
+        found = []
+        for model in group.names:
+            try:
+                value = setting.get(model, _NOTHING).at(group)
+            except Undecided:
+                value = own[model] if isinstance(own, Mapping) else own
+            found.append((model, value))
+        return PerModel(tuple(found))
+
+    @cached_property
+    def _settings(self) -> dict[str, Setting | dict[str, Setting]]:
+        return {name: parse(said) for name, said in self.parameters.items()}
+
+    @cached_property
+    def _among(self) -> Setting:
+        read = parse(self.among) if self.among else _NOTHING
+        assert isinstance(read, Setting)
+        return read
+
+    def _corners(self, models: Sequence[str]) -> list[TensorMethod]:
+        """The method with each value that is written down for a parameter, and the first of all others.
+
+        Values that are allowed but do not go together are left out: they may never meet.
+        """
+        written = {name: list(dict.fromkeys(leaves(setting))) for name, setting in self._settings.items()}
+        first = {name: self._spread(name, values[0], models) for name, values in written.items()}
+        choices = [first]
+        for name, values in written.items():
+            choices += [{**first, name: self._spread(name, value, models)} for value in values[1:]]
+        found = []
+        for choice in choices:
+            try:
+                found.append(_with(self.method, choice))
+            except ValidationError as error:
+                if any(detail["loc"] for detail in error.errors()):
+                    raise
+        return found or [self.method]
+
+    def _spread(self, name: str, value: Any, models: Sequence[str]) -> Any:
+        setting = self._settings[name]
+        if isinstance(setting, Setting):
+            return value
+        return PerModel(tuple((model, value) for model in models or setting))
+
+    def _check_count(self, chosen: Sequence[str]) -> None:
+        needs = self.method.capabilities
+        if len(chosen) < needs.min_models or len(chosen) > (needs.max_models or len(chosen)):
+            wanted = f"{needs.min_models} to {needs.max_models or 'any number of'}"
+            raise ConfigError(
+                f"{self.method.record.full_name} cannot merge {len(chosen)} models, which `among` asks for",
+                config="method.among",
+                why=f"it takes {wanted} models; the rule names {', '.join(chosen)}",
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class PerModel:
+    """Model -> value, as pairs, so that it can be hashed."""
+
+    pairs: tuple[tuple[str, Any], ...]
+
+
+def _with(method: TensorMethod, values: Mapping[str, Any]) -> TensorMethod:
+    """The method with other values of some parameters."""
+    return _made(cast(Hashable, method), tuple(values.items()))
+
+
+@lru_cache(maxsize=4096)
+def _made(method: Any, values: tuple[tuple[str, Any], ...]) -> TensorMethod:
+    changed = {name: dict(v.pairs) if isinstance(v, PerModel) else v for name, v in values}
+    own = {name: getattr(method, name) for name in type(method).model_fields}
+    return type(method).model_validate({**own, **changed})
+
+
+def _strictest(bases: set[str]) -> Any:
+    return next(word for word in ("required", "forbidden", "optional") if word in bases)
+
+
+def _reasons(error: ValidationError) -> str:
+    """What is wrong with the values, each once: not that a number is no list, where it is out of range."""
+    details = error.errors()
+    real = [each for each in details if not each["type"].endswith("_type")] or details
+    return "; ".join(
+        dict.fromkeys(
+            f"{each['loc'][0] if each['loc'] else 'together'} {each['input']!r}: {each['msg']}"
+            for each in real
+        )
+    )
