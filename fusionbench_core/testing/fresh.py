@@ -28,13 +28,13 @@ from fusionbench_core.testing.check import Violation
 from fusionbench_core.testing.sandbox import no_network
 
 
-def run(function: Callable[..., Any], *arguments: Any, hashseed: int = 0) -> Any:
+def run(function: Callable[..., Any], *arguments: Any, hashseed: int = 1) -> Any:
     """What `function(*arguments)` gives in a fresh process.
 
     Args:
         function: A function of a module, not a lambda and not a local one.
         arguments: What can be pickled; e.g. a record, of which `subject_of` makes a subject again.
-        hashseed: Its `PYTHONHASHSEED`.
+        hashseed: Its `PYTHONHASHSEED`. Few different ones mean few processes.
 
     Raises:
         Violation: if the process dies. What the function raises is raised here, as a RuntimeError if it

@@ -37,7 +37,7 @@ def test_a_call_is_answered_by_another_process():
 
 def test_calls_share_one_process_for_each_hash_seed():
     assert fresh.run(os.getpid) == fresh.run(os.getpid)
-    assert fresh.run(os.getpid) != fresh.run(os.getpid, hashseed=1)
+    assert fresh.run(os.getpid) == fresh.run(os.getpid, hashseed=1) != fresh.run(os.getpid, hashseed=2)
 
 
 def test_the_hash_seed_decides_hashes_of_strings():

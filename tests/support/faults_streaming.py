@@ -83,10 +83,10 @@ class KeepsItsResults(TensorMethod):
 
 
 class Counted(Survey):
-    """A round that counts groups."""
+    """A round that counts entries."""
 
     def observe(self, group):
-        return 1
+        return sum(model.numel() for model in group.models)
 
     def advance(self, total):
         return None
