@@ -25,10 +25,11 @@ NAMES: dict[str, dict[str, str]] = {
             multislerp nearswap nuslerp opcm passthrough pcb_merging ram ramplus random_pruning regmean
             regmean_plusplus scaled sce simple_average singular_value_calibration slerp star
             subspace_boosting tall_mask task_arithmetic task_arithmetic_trust_region task_vector_merging
-            ties_merging tsv_merging weighted_average wudi_merging
+            ties_merging tsv_merging varied weighted_average wudi_merging
         """,
         "statistic": "abs_gradient diag_fisher gradient_gram gram",
         "builder": "masked_tasks",
+        "converter": "mergekit",
     },
     "mixing": {
         "method": "smile_upscaling",
