@@ -11,11 +11,20 @@ from fb_merging.conditioned import records as conditioned
 from fb_merging.continual import records as continual
 from fb_merging.data_driven import records as data_driven
 from fb_merging.learned import records as learned
+from fb_merging.mergekit import records as mergekit
 from fb_merging.post import records as post
 from fb_merging.spectral import records as spectral
 from fb_merging.task_vectors import records as task_vectors
+from fb_merging.varied import records as varied
 from fusionbench_core.hookspecs import hookimpl
-from fusionbench_core.records import BuilderRecord, CommandRecord, ConfigRecord, MethodRecord, StatisticRecord
+from fusionbench_core.records import (
+    BuilderRecord,
+    CommandRecord,
+    ConfigRecord,
+    ConverterRecord,
+    MethodRecord,
+    StatisticRecord,
+)
 
 _FAMILIES = (
     averages,
@@ -27,6 +36,7 @@ _FAMILIES = (
     compression,
     data_driven,
     learned,
+    varied,
 )
 
 ENTRIES = tuple(record for family in _FAMILIES for record in family.ENTRIES)
@@ -56,3 +66,8 @@ def fb_configs() -> Iterable[ConfigRecord]:
 @hookimpl
 def fb_commands() -> Iterable[CommandRecord]:
     return (analysis.ANALYSE,)
+
+
+@hookimpl
+def fb_converters() -> Iterable[ConverterRecord]:
+    return (mergekit.MERGEKIT,)
