@@ -247,4 +247,5 @@ def _fuse_paths(prepared: Prepared, output: str | Path | None, registry: Registr
     tasks = prepared.tasks.for_adaptation(method.capabilities.tasks) if prepared.tasks else {}
     writer = ArtefactWriter(directory, method, prepared.record, pool, options=options, seed=seed)
     fuse_to_disk(prepared, plan, writer, registry, tasks, Console(), lambda step: None)
+    writer.publish()
     return directory

@@ -32,6 +32,11 @@ def write_atomically(path: Path, text: str) -> Path:
     return path
 
 
+def is_leftover(path: Path) -> bool:
+    """Whether `write_atomically` was killed before it could rename this file."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
 def output_error(error: OSError, path: Path) -> OutputError:
     """What to tell the user about a failed write."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

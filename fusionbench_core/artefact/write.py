@@ -43,8 +43,7 @@ from fusionbench_core.records import MethodRecord
 class ArtefactWriter:
     """Writes one artefact to `directory`, which must not exist.
 
-    Until everything is there it is called `.NAME.partial`; a merge that was interrupted goes on from
-    there.
+    Until `publish` it is called `.NAME.partial`; a merge that was interrupted goes on from there.
 
     Args:
         directory: Final place.
@@ -107,6 +106,7 @@ class ArtefactWriter:
             max_shard_size=self._options.max_shard_size,
             resume=True,
         )
+        self._clear({JOURNAL, *(file.name for file in writer.files)})
         journal = Journal(self._partial / JOURNAL, plan.key, resume=writer.resumed)
         try:
             done = [name for name, noted in journal.done.items() if _intact(writer, name, noted)]
@@ -140,6 +140,7 @@ class ArtefactWriter:
 
     def fused(self, fused: Fused) -> Manifest:
         """Write what a model method made."""
+        self._clear(set())
         if fused.state is not None:
             state = complete_state(fused.state, self._pool, self._options.dtype)
             return self._finish(Manifest(kind="weights", content_hash=self._tensors(state), **self._facts()))
@@ -162,6 +163,27 @@ class ArtefactWriter:
                 **self._facts(),
             )
         )
+
+    def publish(self) -> None:
+        """Give the artefact, which is whole now, its final name.
+
+        Raises:
+            OutputError: if it cannot be renamed.
+        """
+        try:
+            (self._partial / JOURNAL).unlink(missing_ok=True)
+            os.replace(self._partial, self._final)
+            _sync(self._final.parent)
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {self._final}", why=str(error), fix="choose another place"
+            ) from error
+
+    def _clear(self, keep: set[str]) -> None:
+        """Remove what an interrupted run has left, perhaps one of another layout."""
+        for path in self._partial.iterdir():
+            if path.name not in keep:
+                path.unlink()
 
     def _adapter(self, adapter: Adapter, module: nn.Module) -> Manifest:
         """The adapter alone; the base is named, and not copied."""
@@ -227,9 +249,8 @@ class ArtefactWriter:
             _state_dtype(self._partial / "config.json", self._options.dtype)
             write_atomically(self._partial / "README.md", model_card(manifest, self._record.paper))
             write_atomically(self._partial / NAME, manifest.to_text())
-            (self._partial / JOURNAL).unlink(missing_ok=True)
-            _sync_directory(self._partial)
-            os.replace(self._partial, self._final)
+            for path in (*self._partial.iterdir(), self._partial):
+                _sync(path)
         except OSError as error:
             raise OutputError(
                 f"cannot write {self._final}", why=str(error), fix="choose another place"
@@ -278,8 +299,8 @@ def _state_dtype(config: Path, dtype: torch.dtype | None) -> None:
     write_atomically(config, json.dumps(data, indent=2) + "\n")
 
 
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

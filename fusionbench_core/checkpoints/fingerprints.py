@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fusionbench_core.checkpoints.checkpoint import Checkpoint
 from fusionbench_core.checkpoints.memory import StateDictCheckpoint
-from fusionbench_core.places import cache_dir
+from fusionbench_core.places import cache_dir, write
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:
@@ -16,7 +16,7 @@ def fingerprint(checkpoint: Checkpoint) -> str:
         if note.exists():
             return note.read_text()
         found = checkpoint.fingerprint()
-        note.write_text(found)
+        write(str(note), found)
     except OSError:
         return checkpoint.fingerprint()
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import mmap
 import os
@@ -194,13 +195,23 @@ def _create(path: Path, header: bytes, size: int, *, keep: bool) -> int:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | (0 if keep else os.O_TRUNC), 0o644)
         if not keep:
-            if hasattr(os, "posix_fallocate") and size:
-                os.posix_fallocate(descriptor, 0, size)
+            _reserve(descriptor, size)
             _pwrite(descriptor, memoryview(header), 0, path)
             os.ftruncate(descriptor, size)
     except OSError as error:
         raise output_error(error, path) from error
     return descriptor
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    if not hasattr(os, "posix_fallocate") or not size:
+        return
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        # Some file systems cannot reserve; there, a full disk is met while writing.
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
 
 
 def _pwrite(descriptor: int, data: memoryview, offset: int, path: Path) -> None:

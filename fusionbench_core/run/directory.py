@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ import yaml
 
 from fusionbench_core.config.schema import RunConfig
 from fusionbench_core.errors import NotFound, OutputError
-from fusionbench_core.files import write_atomically
+from fusionbench_core.files import is_leftover, output_error, write_atomically
 
 CONFIG = "config.yaml"
+PLAN = "plan.json"
 DETAILS = "details.json"
 
 
@@ -46,7 +47,7 @@ class RunDirectory:
                 path = path.with_name(f"{path.name.partition('_')[0]}_{number}")
                 number += 1
         try:
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            if path.exists() and (not path.is_dir() or any(not is_leftover(file) for file in path.iterdir())):
                 raise OutputError(
                     f"the output directory {path} exists and is not empty",
                     fix=f"choose another one, remove it, or go on with it: fb run --resume {path}",
@@ -108,6 +109,17 @@ class RunDirectory:
         """Write one JSON file at top level."""
         write_atomically(self.path / name, json.dumps(data, indent=2) + "\n")
 
+    def write_plan(self, summary: Mapping[str, Any]) -> None:
+        """Keep the plan's overview."""
+        self.write_json(PLAN, summary)
+
+    def planned(self) -> str | None:
+        """The key of the plan that was made when this run was started, None if it came not so far."""
+        try:
+            return json.loads((self.path / PLAN).read_text(encoding="utf-8"))["key"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
     @property
     def fused(self) -> bool:
         """Whether the fusing stage finished."""
@@ -127,7 +139,7 @@ class RunDirectory:
         """The run's log file as a handler of the logger `fusionbench`."""
         logger = logging.getLogger("fusionbench")
         level = logger.level
-        handler = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
+        handler = _LogFile(self.path / "log.txt")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
         logger.addHandler(handler)
         logger.setLevel(min(level or logging.INFO, logging.INFO))
@@ -137,3 +149,20 @@ class RunDirectory:
             logger.removeHandler(handler)
             logger.setLevel(level)
             handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A log that cannot be written, as on a full disk, neither stops a run nor hides what did."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            super().__init__(path, encoding="utf-8")
+        except OSError as error:
+            raise output_error(error, path) from error
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()

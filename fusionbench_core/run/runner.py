@@ -81,7 +81,7 @@ class Runner:
     def _stages(self) -> Report:
         run = self.run
         run.directory.write_json("environment.json", environment(self._registry.plugins.usable))
-        if run.prepared.config.tune and not run.directory.fused:
+        if run.prepared.config.tune and not self._fused:
             with self._timed("tune"):
                 self._tune()
         with self._timed("plan"):
@@ -89,7 +89,9 @@ class Runner:
             run.plan = make_plan(
                 run.prepared.method, run.prepared.pool, run.prepared.options, seed=run.prepared.config.seed
             )
-            run.directory.write_json("plan.json", run.plan.summary())
+            if not self._fused and run.directory.planned() not in (None, run.plan.key):
+                self._warn("the models or settings have changed since this run stopped; it begins anew")
+            run.directory.write_plan(run.plan.summary())
         with self._timed("fuse"):
             self._fuse(run.plan)
         if run.prepared.tasks is None:
@@ -110,7 +112,7 @@ class Runner:
 
     def _fuse(self, plan: Plan) -> None:
         run, prepared = self.run, self.run.prepared
-        if run.directory.fused and is_artefact(run.model_directory):
+        if self._fused:
             run.manifest = read_manifest(run.model_directory)
             method = type(prepared.method).model_validate(run.manifest.method["parameters"])
             run.prepared = replace(prepared, method=method)
@@ -139,7 +141,14 @@ class Runner:
         )
         run.details = {**run.tuning, **found}
         run.adaptation = {name: dict(task.used) for name, task in adaptation.items() if task.used}
+        # Before the model has its name: whatever stops the run now, `--resume` knows what it is about.
         run.directory.write_details(run.details, run.adaptation)
+        writer.publish()
+
+    @property
+    def _fused(self) -> bool:
+        """Whether the fusing stage finished: the details are written before the model has its name."""
+        return self.run.directory.fused and is_artefact(self.run.model_directory)
 
     def _evaluate(self) -> None:
         run, tasks = self.run, self.run.prepared.tasks
@@ -212,6 +221,10 @@ class Runner:
             if written["json"] != target:
                 written["json"].replace(target)
         return report
+
+    def _warn(self, text: str) -> None:
+        self.run.warnings.append(text)
+        self._console.line(f"warning: {text}")
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from fusionbench_core.config.errors import explain
 from fusionbench_core.errors import ConfigError, FusionError, TaskError
-from fusionbench_core.files import write_atomically
+from fusionbench_core.files import output_error, write_atomically
 from fusionbench_core.methods.conditioned import TaskConditioned
 from fusionbench_core.registry import Registry
 from fusionbench_core.tasks.adaptation import AdaptationTask
@@ -134,12 +134,18 @@ class ResultStore:
     Args:
         directory: Where the files are; made if need be.
         content_hash: The model's content; results of other content are not used.
+
+    Raises:
+        OutputError: if the directory cannot be made.
     """
 
     def __init__(self, directory: Path, content_hash: str) -> None:
         self._directory = directory
         self._content = content_hash
-        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise output_error(error, directory) from error
 
     def find(self, key: str) -> TaskResult | None:
         """The result kept under `key`, if it is of this content."""

@@ -87,6 +87,7 @@ def write_artefact(
     plan = make_plan(method, pool, prepared.options)
     with fixed_global_seed():
         fuse_to_disk(prepared, plan, writer, subject.registry, adaptation, Console(), on_step)
+    writer.publish()
 
 
 def load_written(subject: MethodSubject, directory: Path) -> nn.Module:

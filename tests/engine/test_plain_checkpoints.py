@@ -61,6 +61,7 @@ def written(tmp_path):
     pool = ModelPool({}, PooledModel("base", source=Stack(path=str(directory))))
     writer = ArtefactWriter(tmp_path / "out", Double(), DOUBLE, pool, options=EngineOptions())
     writer.fused(Double().fuse(FusionJob(pool=pool)))
+    writer.publish()
     return tmp_path / "out"
 
 
