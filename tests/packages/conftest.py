@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import subprocess
-import sys
-import sysconfig
-import venv
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PathDistribution
@@ -22,6 +17,8 @@ import pytest
 from build import ProjectBuilder
 from pyproject_hooks import quiet_subprocess_runner
 
+from fusionbench_core.testing.validation.environment import Environment, borrow
+
 ROOT = Path(__file__).parents[2]
 CORE = "fusionbench-core"
 PROJECTS = {
@@ -30,6 +27,10 @@ PROJECTS = {
 }
 PLUGINS = [name for name in PROJECTS if name != CORE]
 PACKAGES = {name: name.replace("-", "_") for name in PROJECTS}
+OFFLINE = {
+    **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"),
+    "OMP_NUM_THREADS": "1",
+}
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class Wheel:
         return PathDistribution(ZipPath(self.path, f"{name}-{version}.dist-info/"))  # type: ignore[arg-type]
 
 
-class Environment:
-    """A virtual environment of its own. Third-party packages are there; ours are only if installed.
+class Installed(Environment):
+    """An environment of wheels, installed without a network. Third-party packages are there as well.
 
     Args:
         root: Where it is made.
@@ -65,55 +66,29 @@ class Environment:
     """
 
     def __init__(self, root: Path, third_party: Path, wheels: list[Path]) -> None:
-        self.root = root
-        venv.create(root / "venv", with_pip=False, symlinks=os.name != "nt")
-        self.bin = root / "venv" / ("Scripts" if os.name == "nt" else "bin")
-        self.site = Path(self.python("import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip())
-        (self.site / "third_party.pth").write_text(f"{third_party}\n")
+        super().__init__(root, ["--no-index"], third_party)
         self.empty = root / "empty"
         self.empty.mkdir()
         if wheels:
-            install = ["install", "--quiet", "--no-index", "--no-deps", "--no-compile", *map(str, wheels)]
-            pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-            done = self._run([*pip, "--python", str(self._interpreter), *install], self.root, {})
-            assert done.returncode == 0, done.stderr
+            done = self.pip("install", "--quiet", "--no-deps", *map(str, wheels))
+            assert done.returncode == 0, done.stdout
 
-    def fb(self, *words: str, cwd: Path | None = None, ok: bool = True, timeout: float = 280, **env: str):
-        """Run the installed `fb` script; `ok`: it must succeed."""
-        return self._checked([str(self.bin / "fb"), *words], cwd, env, ok, timeout)
+    def run(self, *words: str, ok: bool = True, cwd: Path | None = None, **env: str):
+        """`fb WORDS`; `ok`: it must succeed."""
+        return _checked(self.fb(*words, cwd=cwd, **OFFLINE, **env), ok)
 
     def json(self, *words: str, **options: Any) -> Any:
         """What `fb WORDS --json` prints."""
-        return json.loads(self.fb(*words, "--json", **options).stdout)
+        return json.loads(self.run(*words, "--json", **options).stdout)
 
-    def python(self, code: str, *arguments: str, cwd: Path | None = None, ok: bool = True, **env: str):
+    def run_code(self, text: str, *arguments: str, ok: bool = True, cwd: Path | None = None, **env: str):
         """Run some code; `ok`: it must succeed."""
-        return self._checked([str(self._interpreter), "-c", dedent(code), *arguments], cwd, env, ok)
+        return _checked(self.python("-c", dedent(text), *arguments, cwd=cwd, **OFFLINE, **env), ok)
 
-    @property
-    def _interpreter(self) -> Path:
-        return self.bin / "python"
 
-    def _checked(
-        self, command: list[str], cwd: Path | None, env: dict[str, str], ok: bool, timeout: float = 280
-    ):
-        done = self._run(command, cwd or self.root, env, timeout)
-        assert done.returncode == 0 or not ok, f"{command}\n{done.stdout}\n{done.stderr}"
-        return done
-
-    def _run(
-        self, command: list[str], cwd: Path, extra: dict[str, str], timeout: float = 280
-    ) -> subprocess.CompletedProcess[str]:
-        ours = ("PYTHON", "VIRTUAL_ENV", "FB_", "XDG_", "PIP_")
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
-        home = str(self.root / "home")
-        offline = dict.fromkeys(
-            ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"
-        )
-        env = {**kept, **offline, "HOME": home, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **extra}
-        return subprocess.run(
-            command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=timeout
-        )
+def _checked(done: subprocess.CompletedProcess[str], ok: bool) -> subprocess.CompletedProcess[str]:
+    assert done.returncode == 0 or not ok, f"{done.args}\n{done.stdout}\n{done.stderr}"
+    return done
 
 
 class Environments:
@@ -121,20 +96,20 @@ class Environments:
 
     def __init__(self, root: Path, third_party: Path, wheels: dict[str, Wheel]) -> None:
         self._root, self._third_party, self._wheels = root, third_party, wheels
-        self._made: dict[tuple[str, ...], Environment] = {}
+        self._made: dict[tuple[str, ...], Installed] = {}
 
-    def __call__(self, *distributions: str) -> Environment:
+    def __call__(self, *distributions: str) -> Installed:
         """The environment in which exactly these are installed."""
         if distributions not in self._made:
             wheels = [self._wheels[name].path for name in distributions]
             self._made[distributions] = self.of(wheels, f"{len(self._made)}")
         return self._made[distributions]
 
-    def of(self, wheels: list[Path], name: str) -> Environment:
+    def of(self, wheels: list[Path], name: str) -> Installed:
         """A new environment in which these files are installed."""
         root = self._root / name
         root.mkdir()
-        return Environment(root, self._third_party, wheels)
+        return Installed(root, self._third_party, wheels)
 
 
 @pytest.fixture(scope="session")
@@ -165,15 +140,8 @@ def wheels(tmp_path_factory) -> dict[str, Wheel]:
 
 @pytest.fixture(scope="session")
 def third_party(tmp_path_factory) -> Path:
-    """Links to all that is installed beside this process, but for first-party packages and .pth files."""
-    farm = tmp_path_factory.mktemp("third_party")
-    ours = {name for pair in PACKAGES.items() for name in pair}
-    for site in dict.fromkeys(sysconfig.get_path(kind) for kind in ("purelib", "platlib")):
-        for entry in Path(site).iterdir():
-            name = re.split(r"-\d", entry.name.removesuffix(".dist-info"))[0]
-            if name not in ours and entry.suffix != ".pth" and entry.name != "__pycache__":
-                (farm / entry.name).symlink_to(entry)
-    return farm
+    """Links to all that is installed beside this process, but for first-party packages."""
+    return borrow(tmp_path_factory.mktemp("third_party") / "borrowed")
 
 
 @pytest.fixture(scope="session")
@@ -183,19 +151,19 @@ def environments(tmp_path_factory, third_party, wheels) -> Environments:
 
 
 @pytest.fixture
-def core_alone(environments) -> Environment:
+def core_alone(environments) -> Installed:
     """Only the core is installed."""
     return environments(CORE)
 
 
 @pytest.fixture
-def everything(environments) -> Environment:
+def everything(environments) -> Installed:
     """The core and all our plugins are installed."""
     return environments(*PROJECTS)
 
 
 @pytest.fixture
-def crowded(environments) -> Environment:
+def crowded(environments) -> Installed:
     """The core, all our plugins, one that cannot be imported and one for another core are installed."""
     return environments(*PROJECTS, "fb-crash", "fb-future")
 

@@ -38,7 +38,7 @@ def test_the_doctor_finds_nothing_to_mend(everything):
 
 
 def test_a_first_run_from_an_empty_directory_fuses_and_evaluates(everything, tmp_path):
-    done = everything.fb("run", "method=simple_average", "taskpool.limit=8", cwd=tmp_path)
+    done = everything.run("run", "method=simple_average", "taskpool.limit=8", cwd=tmp_path)
     (report,) = tmp_path.glob("runs/*/report.json")
     written = json.loads(report.read_text())
     assert written["fusionbench"]["status"] == "complete"
@@ -49,7 +49,7 @@ def test_a_first_run_from_an_empty_directory_fuses_and_evaluates(everything, tmp
 
 def test_a_plugin_module_imports_nothing_heavy(everything, plugin):
     module = f"{plugin.replace('-', '_')}.plugin"
-    assert json.loads(everything.python(IMPORT_LIGHT, module, *HEAVY).stdout) == []
+    assert json.loads(everything.run_code(IMPORT_LIGHT, module, *HEAVY).stdout) == []
 
 
 def test_broken_plugins_are_told_apart(crowded):
@@ -71,13 +71,13 @@ def test_broken_plugins_change_only_their_own_lines_of_the_plugin_list(everythin
 
 @pytest.mark.parametrize("words", UNRELATED, ids=" ".join)
 def test_broken_plugins_change_no_other_output(everything, crowded, words):
-    before, after = everything.fb(*words, ok=False), crowded.fb(*words, ok=False)
+    before, after = everything.run(*words, ok=False), crowded.done(*words, ok=False)
     assert after.returncode == before.returncode
     assert after.stdout == before.stdout
 
 
 def test_the_version_names_them_beside_all_others(everything, crowded):
-    before, after = (one.fb("--version").stdout.splitlines() for one in (everything, crowded))
+    before, after = (one.run("--version").stdout.splitlines() for one in (everything, crowded))
     assert [line for line in after if "fb-crash" not in line and "fb-future" not in line] == before
 
 
@@ -87,10 +87,10 @@ def test_broken_plugins_do_not_stop_a_merge(crowded):
         from fusionbench_core import fuse
         print(fuse("simple_average", [{"w": torch.zeros(2)}, {"w": torch.ones(2)}])["w"].tolist())
     """
-    assert crowded.python(code).stdout.strip() == "[0.5, 0.5]"
+    assert crowded.run_code(code).stdout.strip() == "[0.5, 0.5]"
 
 
 def test_the_doctor_tells_of_broken_plugins(crowded):
-    done = crowded.fb("doctor", "--json", ok=False)
+    done = crowded.run("doctor", "--json", ok=False)
     assert done.returncode == 1
     assert "fb-crash" in done.stdout

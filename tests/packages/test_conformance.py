@@ -21,7 +21,7 @@ def failures(environment, plugin, part, of):
     subjects += [name for kind in ("method", "source", "task") for name in names.get(kind, ())]
     chosen = [word for name in subjects[part::of] for word in ("--subject", name)]
     words = ["plugin", "check", plugin, "--level", "full", "--format", "json", "--jobs", "1"]
-    done = environment.fb(*words, *chosen, ok=False, timeout=880)
+    done = environment.run(*words, *chosen, ok=False)
     report = json.loads(done.stdout)
     assert {result["subject"] for result in report["results"]} == set(subjects[part::of])
     assert done.returncode == (0 if report["conformant"] else 1)

@@ -16,7 +16,7 @@ FOUND = """
 
 
 def found(environment, *packages: str) -> dict[str, str]:
-    return json.loads(environment.python(FOUND, *packages).stdout)
+    return json.loads(environment.run_code(FOUND, *packages).stdout)
 
 
 def test_nothing_of_ours_is_importable_until_it_is_installed(environments, wheels):
@@ -26,7 +26,7 @@ def test_nothing_of_ours_is_importable_until_it_is_installed(environments, wheel
 
 def test_no_metadata_of_ours_is_visible_until_it_is_installed(environments, wheels):
     code = "import importlib_metadata as m; print([d.name for d in m.distributions()])"
-    visible = environments().python(code).stdout
+    visible = environments().run_code(code).stdout
     assert "'torch'" in visible
     assert not [name for name in wheels if f"'{name}'" in visible]
 

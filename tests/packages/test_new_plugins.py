@@ -46,7 +46,7 @@ def test_its_own_tests_pass(environment, made, kind, tmp_path):
     # Copied, so that what is tested is what was installed.
     shutil.copytree(made[kind] / "tests", tmp_path / "tests")
     code = "import pytest, sys; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', 'tests']))"
-    done = environment.python(code, cwd=tmp_path, ok=False)
+    done = environment.run_code(code, cwd=tmp_path, ok=False)
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout
 
@@ -54,7 +54,7 @@ def test_its_own_tests_pass(environment, made, kind, tmp_path):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_conformant(environment, kind):
-    done = environment.fb(
+    done = environment.run(
         "plugin", "check", f"fb-new-{kind}", "--level", "full", "--format", "json", ok=False
     )
     report = json.loads(done.stdout)
@@ -66,14 +66,14 @@ def test_it_is_conformant(environment, kind):
 def test_the_method_fuses_models_of_the_source_and_the_task_measures_them(environment, made, tmp_path):
     for kind in ("source", "task"):
         shutil.copytree(made[kind] / "examples", tmp_path, dirs_exist_ok=True)
-    environment.python((tmp_path / "make_models.py").read_text(), cwd=tmp_path)
+    environment.run_code((tmp_path / "make_models.py").read_text(), cwd=tmp_path)
     run = ("run", "method=new_method", "modelpool=./pool.yaml", "taskpool=./tasks.yaml")
-    environment.fb(*run, "-o", "runs/all", cwd=tmp_path)
+    environment.run(*run, "-o", "runs/all", cwd=tmp_path)
     report = json.loads((tmp_path / "runs/all/report.json").read_text())
     assert report["fusionbench"]["status"] == "complete"
     assert 0 < report["average"]["accuracy"] < 1
 
 
 def test_the_example_of_the_task_measures(environment, made, tmp_path):
-    printed = environment.python((made["task"] / "examples/measure.py").read_text(), cwd=tmp_path).stdout
+    printed = environment.run_code((made["task"] / "examples/measure.py").read_text(), cwd=tmp_path).stdout
     assert printed.startswith("500 points, accuracy 0.")

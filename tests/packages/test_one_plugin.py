@@ -52,7 +52,7 @@ def test_all_that_it_declares_is_listed(alone):
 
 def test_all_that_it_declares_can_be_imported(alone):
     (row,) = alone.json("plugin", "list")
-    resolved = json.loads(alone.python(RESOLVE).stdout)
+    resolved = json.loads(alone.run_code(RESOLVE).stdout)
     assert {kind: len(names) for kind, names in resolved.items() if names} == row["counts"]
 
 
@@ -67,7 +67,7 @@ def test_merging_fuses_state_dicts(environments):
         sum_ = fuse("task_arithmetic", models={"a": a, "b": b}, base=base, scaling_factor=0.5)
         print(mean["w"].unique().tolist(), sum_["w"].unique().tolist())
     """
-    assert environment.python(code).stdout.strip() == "[3.0] [3.0]"
+    assert environment.run_code(code).stdout.strip() == "[3.0] [3.0]"
 
 
 def test_text_tasks_measure_the_embedded_model_offline(environments):
@@ -92,7 +92,7 @@ def test_image_tasks_measure_the_embedded_model_offline(environments):
     )
     if not pools or not trunks:
         pytest.skip("fb_clip_tasks embeds no model with a task pool yet")
-    task = next(iter(json.loads(environment.python(TASKS, pools[0]).stdout)))
+    task = next(iter(json.loads(environment.run_code(TASKS, pools[0]).stdout)))
     measured = environment.json(
         *("evaluate", f"pkg://fb_clip_tasks/embedded/{trunks[0]}"),
         *("--taskpool", pools[0], "--task", task, "--limit", "8"),

@@ -25,6 +25,11 @@ class Environment:
         sources: Options that say where pip looks, e.g. `--find-links DIR`.
         borrowed: A directory of further packages that it sees, behind its own.
 
+    Attributes:
+        bin: Directory of its programs.
+        site: Directory of what is installed in it.
+        work: An empty directory, where programs run unless told otherwise.
+
     Raises:
         FusionError: if it cannot be made, or there is no pip.
     """
@@ -41,10 +46,10 @@ class Environment:
         self.work, self._home = root / "work", root / "home"
         for directory in (self.work, self._home / "tmp"):
             directory.mkdir(parents=True)
+        code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+        self.site = Path(self.python("-c", code).stdout.strip())
         if borrowed is not None:
-            code = "import sysconfig; print(sysconfig.get_path('purelib'))"
-            site = Path(self.python("-c", code).stdout.strip())
-            (site / "borrowed.pth").write_text(f"{borrowed}\n", encoding="utf-8")
+            (self.site / "borrowed.pth").write_text(f"{borrowed}\n", encoding="utf-8")
 
     def pip(self, command: str, *words: str) -> subprocess.CompletedProcess[str]:
         """`pip COMMAND WORDS`, with the configured index; both streams in `stdout`."""
@@ -54,13 +59,13 @@ class Environment:
         kept = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
         return self._run(line, self.root, {**_public(os.environ), **kept}, merged=True)
 
-    def python(self, *words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """Its interpreter, in a home of its own and without anything secret."""
-        return self._run([str(self._interpreter), *words], cwd or self.work, self._clean())
+    def python(self, *words: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+        """Its interpreter, in a home of its own and without anything secret but what is given here."""
+        return self._run([str(self._interpreter), *words], cwd or self.work, self._clean(env))
 
-    def fb(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Its `fb`."""
-        return self._run([str(self.bin / "fb"), *words], self.work, self._clean())
+    def fb(self, *words: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+        """Its `fb`, likewise."""
+        return self._run([str(self.bin / "fb"), *words], cwd or self.work, self._clean(env))
 
     def version(self, distribution: str) -> str:
         """The version that is installed."""
@@ -71,9 +76,9 @@ class Environment:
     def _interpreter(self) -> Path:
         return self.bin / ("python.exe" if os.name == "nt" else "python")
 
-    def _clean(self) -> dict[str, str]:
+    def _clean(self, env: Mapping[str, str]) -> dict[str, str]:
         path = os.pathsep.join([str(self.bin), os.environ.get("PATH", "")])
-        return {**_public(sandbox.environment(self._home)), "PATH": path}
+        return {**_public(sandbox.environment(self._home)), "PATH": path, **env}
 
     def _run(
         self, command: list[str], cwd: Path, env: Mapping[str, str], *, merged: bool = False
