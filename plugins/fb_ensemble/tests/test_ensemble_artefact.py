@@ -46,6 +46,9 @@ weighted = {"weights": {"a": 1, "b": 3}, "space": "probabilities"}
 fuse("simple_ensemble", paths, output=root / "simple", source="tiny_source/mlp")
 fuse("weighted_ensemble", paths, output=root / "weighted", source="tiny_source/mlp", **weighted)
 fuse("max_model_predictor", paths, output=root / "max", source="tiny_source/mlp")
+fuse("simple_ensemble", paths, output=root / "one", source="tiny_source/mlp", in_memory="one")
+fuse("confidence_routing", paths, output=root / "surest", source="tiny_source/mlp")
+fuse("task_routing", paths, output=root / "tasks", source="tiny_source/mlp")
 sources = {name: Mlp(path=str(path)) for name, path in paths.items()}
 x = torch.randn(10, 32)
 seen = {name: source.build(source.open())(x) for name, source in sources.items()}
@@ -64,10 +67,14 @@ expected = {
     "simple": (a + b) / 2,
     "weighted": (a.softmax(-1) / 4 + 3 * b.softmax(-1) / 4).log(),
     "max": torch.maximum(a, b),
+    "one": (a + b) / 2,
+    "surest": torch.where((a.softmax(-1).amax(-1) > b.softmax(-1).amax(-1))[:, None], a, b),
 }
 for name, y in expected.items():
     torch.testing.assert_close(load(root / name)(x), y)
     assert not list((root / name).glob("*.safetensors")), "weights were copied"
+for name, y in {"a": a, "b": b}.items():
+    torch.testing.assert_close(load(root / "tasks").for_task(name)(x), y)
 print("equal")
 """
 
