@@ -32,8 +32,8 @@ NAMES: dict[str, dict[str, str]] = {
         "converter": "mergekit",
     },
     "mixing": {
-        "method": "smile_upscaling",
-        "builder": "smile",
+        "method": "depth_upscaling mixtral_merging mixtral_upcycling model_recombination smile_upscaling",
+        "builder": "smile sparse_mixtures stacked",
     },
     "ensemble": {
         "method": """

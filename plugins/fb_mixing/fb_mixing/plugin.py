@@ -4,36 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fusionbench_core import BuilderRecord, Capabilities, Law, MethodRecord, Paper, hookimpl
+from fb_mixing.depth import records as depth
+from fb_mixing.recombination import records as recombination
+from fb_mixing.smile import records as smile
+from fb_mixing.sparse import records as sparse
+from fusionbench_core.hookspecs import hookimpl
+from fusionbench_core.records import BuilderRecord, MethodRecord
 
-SMILE_UPSCALING = MethodRecord(
-    name="smile_upscaling",
-    target="fb_mixing.smile.method:SmileUpscaling",
-    summary="every linear layer becomes the base's plus a sparse mixture of low-rank experts",
-    tags=("moe", "low-rank", "data-free"),
-    capabilities=Capabilities(
-        base="required",
-        locality="layer",
-        output="module",
-        laws=frozenset({Law.PERMUTATION, Law.BASE_FIXED_POINT}),
-    ),
-    paper=Paper(
-        title="SMILE: Zero-Shot Sparse Mixture of Low-Rank Experts Construction "
-        "From Pre-Trained Foundation Models",
-        authors="Tang et al.",
-        year=2024,
-        arxiv="2408.10174",
-    ),
-)
+_FAMILIES = (smile, sparse, depth, recombination)
 
-SMILE_BUILDER = BuilderRecord(
-    name="smile",
-    target="fb_mixing.smile.builder:build_smile",
-    summary="a model whose linear layers are SMILE mixtures",
-)
-
-ENTRIES = (SMILE_UPSCALING,)
+ENTRIES = tuple(record for family in _FAMILIES for record in family.ENTRIES)
 """All methods of this plugin."""
+
+BUILDERS = tuple(record for family in _FAMILIES for record in family.BUILDERS)
+"""All builders of this plugin."""
 
 
 @hookimpl
@@ -43,4 +27,4 @@ def fb_methods() -> Iterable[MethodRecord]:
 
 @hookimpl
 def fb_builders() -> Iterable[BuilderRecord]:
-    return (SMILE_BUILDER,)
+    return BUILDERS

@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from fusionbench_core import IncompatibleModels, ModelPool, NonFiniteInput
 
 
-def task_tensor(pool: ModelPool, model: str, key: str, base: Tensor) -> Tensor:
-    """Tensor `key` of `model` minus `base`, at least in fp32; zeros for a tensor out of scope.
+def model_tensor(pool: ModelPool, model: str, key: str, base: Tensor) -> Tensor:
+    """Tensor `key` of `model`, at least in fp32; the base's for a tensor out of scope.
 
     Raises:
         IncompatibleModels: if the model has no such tensor, or one of another shape.
         NonFiniteInput: if it holds NaN or Inf.
     """
-    base = base.to(torch.promote_types(base.dtype, torch.float32))
+    wide = torch.promote_types(base.dtype, torch.float32)
     if not pool.merges(key):
-        return torch.zeros_like(base)
+        return base.to(wide)
     checkpoint = pool.checkpoint(model)
     if key not in checkpoint or checkpoint.info(key).shape != tuple(base.shape):
         found = "is missing" if key not in checkpoint else f"is {checkpoint.info(key)}"
@@ -29,7 +29,20 @@ def task_tensor(pool: ModelPool, model: str, key: str, base: Tensor) -> Tensor:
             why=f"it {found}, the base has shape {list(base.shape)}",
             fix="leave the tensor out with modelpool.scope.exclude, or name it in modelpool.heads",
         )
-    delta = checkpoint.tensor(key).to(base.dtype) - base
+    tensor = checkpoint.tensor(key).to(wide)
+    if not torch.isfinite(tensor).all():
+        raise NonFiniteInput(f"a tensor of model {model!r} holds NaN or Inf", tensor=key, fix="leave it out")
+    return tensor
+
+
+def task_tensor(pool: ModelPool, model: str, key: str, base: Tensor) -> Tensor:
+    """Tensor `key` of `model` minus `base`, at least in fp32; zeros for a tensor out of scope.
+
+    Raises:
+        IncompatibleModels: if the model has no such tensor, or one of another shape.
+        NonFiniteInput: if it or the base holds NaN or Inf.
+    """
+    delta = model_tensor(pool, model, key, base) - base
     if not torch.isfinite(delta).all():
         raise NonFiniteInput(f"a tensor of model {model!r} or of the base holds NaN or Inf", tensor=key)
     return delta

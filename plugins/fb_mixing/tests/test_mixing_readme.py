@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import torch
+from fb_mixing.plugin import ENTRIES
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -15,3 +16,8 @@ def test_the_readme_example_prints_what_it_says(capsys):
     with torch.random.fork_rng(devices=[]):
         exec(compile(code, str(README), "exec"), {})
     assert capsys.readouterr().out.splitlines() == re.findall(r"^# (.*)$", code, re.MULTILINE)
+
+
+def test_every_method_is_in_the_table():
+    names = re.findall(r"^\| `(\w+)` \|", README.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(names) == sorted(record.name for record in ENTRIES)

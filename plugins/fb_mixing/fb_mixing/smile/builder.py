@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from fb_mixing.modules import keep_forward, put_module
 from fb_mixing.smile.linear import SmileLinear
 from fusionbench_core import BuildContext
 
@@ -15,28 +16,6 @@ def build_smile(context: BuildContext) -> nn.Module:
     """
     module = context.skeleton()
     for name, shape in context.arguments["layers"].items():
-        module = put_layer(module, name, SmileLinear(**shape))
+        module = put_module(module, name, SmileLinear(**shape))
     keep_forward(module)
     return module.requires_grad_(False).eval()
-
-
-def put_layer(module: nn.Module, name: str, layer: nn.Module) -> nn.Module:
-    """`module` with the submodule of that dotted name replaced; the layer itself for the empty name."""
-    if not name:
-        return layer
-    parent, _, child = name.rpartition(".")
-    setattr(module.get_submodule(parent), child, layer)
-    return module
-
-
-def keep_forward(module: nn.Module) -> None:
-    """Keep PyTorch's transformer layers from their fused inference path.
-
-    That path reads `linear1.weight` and `linear2.weight` and never calls the layers, so it would
-    silently compute the base model.
-    """
-    for layer in module.modules():
-        if isinstance(layer, nn.TransformerEncoder):
-            layer.use_nested_tensor = False
-        if isinstance(layer, nn.TransformerEncoderLayer):
-            layer.activation_relu_or_gelu = 0

@@ -11,11 +11,11 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from fb_mixing.plugin import SMILE_UPSCALING
+from fb_mixing.modules import count, dotted, keep_forward, put_module
 from fb_mixing.pooled import average_into, task_tensor
-from fb_mixing.smile.builder import keep_forward, put_layer
 from fb_mixing.smile.decomposition import decompose
 from fb_mixing.smile.linear import SmileLinear
+from fb_mixing.smile.records import SMILE_UPSCALING
 from fusionbench_core import (
     Capabilities,
     ConfigError,
@@ -107,7 +107,7 @@ class SmileUpscaling(ModelMethod):
             shapes[name] = self._shape(linear, len(job.pool))
             mixture = self._mixture(linear, name, job.pool, shapes[name])
             active += mixture.active_parameters - count(linear)
-            module = put_layer(module, name, mixture)
+            module = put_module(module, name, mixture)
         job.progress(len(layers), len(layers))
         if self.average_experts:
             average_into(module, job.pool, leave=shapes)
@@ -146,9 +146,9 @@ class SmileUpscaling(ModelMethod):
         if linear.bias is not None:
             mixture.bias.copy_(linear.bias)
         for expert, model in enumerate(pool):
-            self._add_expert(mixture, expert, task_tensor(pool, model, key(name, "weight"), linear.weight))
+            self._add_expert(mixture, expert, task_tensor(pool, model, dotted(name, "weight"), linear.weight))
             if linear.bias is not None:
-                mixture.delta_bias[expert] = task_tensor(pool, model, key(name, "bias"), linear.bias)
+                mixture.delta_bias[expert] = task_tensor(pool, model, dotted(name, "bias"), linear.bias)
         return mixture
 
     def _add_expert(self, mixture: SmileLinear, expert: int, update: Tensor) -> None:
@@ -172,7 +172,7 @@ def linear_layers(module: nn.Module, pool: ModelPool) -> tuple[dict[str, nn.Line
     layers, tied = {}, []
     for name, layer in module.named_modules():
         # subclasses have a forward, or readers of their weights, of their own
-        if type(layer) is not nn.Linear or not pool.merges(key(name, "weight")):
+        if type(layer) is not nn.Linear or not pool.merges(dotted(name, "weight")):
             continue
         if any(uses[id(tensor)] > 1 for tensor in layer.parameters()):
             tied.append(name)
@@ -183,14 +183,4 @@ def linear_layers(module: nn.Module, pool: ModelPool) -> tuple[dict[str, nn.Line
 
 def is_trained(linear: nn.Linear, name: str, pool: ModelPool) -> bool:
     """Whether the weight of some model differs from the base's."""
-    return any(bool(task_tensor(pool, model, key(name, "weight"), linear.weight).any()) for model in pool)
-
-
-def key(layer: str, tensor: str) -> str:
-    """Name of a layer's tensor; the root layer has no name."""
-    return f"{layer}.{tensor}" if layer else tensor
-
-
-def count(module: nn.Module) -> int:
-    """Number of parameters, tied ones once."""
-    return sum(parameter.numel() for parameter in module.parameters())
+    return any(bool(task_tensor(pool, model, dotted(name, "weight"), linear.weight).any()) for model in pool)

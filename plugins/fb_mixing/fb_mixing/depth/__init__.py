@@ -1,0 +1,1 @@
+"""Deeper models, made of copies of layers."""

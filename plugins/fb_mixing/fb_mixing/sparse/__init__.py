@@ -1,0 +1,1 @@
+"""Sparse mixtures of whole feed-forward modules, as in Mixtral."""
