@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Literal
+from functools import cache
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
 class Law(str, Enum):
@@ -58,6 +59,27 @@ class Capabilities:
     predictor over several models, or a task-conditioned model, which is another one for each task and must
     be told it."""
     laws: frozenset[Law] = frozenset()
+
+    def __post_init__(self) -> None:
+        for name, choices in _choices().items():
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"{name}={value!r} is none of {', '.join(map(repr, choices))}")
+        _check_words(self, "statistics", "tasks")
+
+
+@cache
+def _choices() -> dict[str, tuple[str, ...]]:
+    """Name of a capability -> what it may be, where that is one of a few words."""
+    hints = get_type_hints(Capabilities)
+    return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
+
+
+def _check_words(record: Any, *names: str) -> None:
+    """Raise where a tuple of words is but one string: `("a")` rather than `("a",)`."""
+    for name in names:
+        value = getattr(record, name)
+        if isinstance(value, str):
+            raise ValueError(f"{name}={value!r} is a string, not a tuple; write {name}=({value!r},)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +138,7 @@ class Record:
         module, _, attribute = self.target.partition(":")
         if not module or not attribute:
             raise ValueError(f"target {self.target!r} of record {self.name!r} must read 'module:Object'")
+        _check_words(self, "tags")
 
     @property
     def full_name(self) -> str:

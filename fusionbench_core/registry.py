@@ -136,7 +136,11 @@ class Registry:
                 continue
             declared = {record.name for record in plugin.records.get(kind, ()) if isinstance(record, Record)}
             known = distribution_of(kind, short)
-            if plugin.namespace == namespace or short in declared or known in plugin.distribution.split(", "):
+            if (
+                plugin.namespace in (namespace, short)
+                or short in declared
+                or known in plugin.distribution.split(", ")
+            ):
                 return self._unusable(kind, name, plugin)
         fix = did_you_mean(name, [known for known in self.names(kind) if ("/" in known) == bool(namespace)])
         missing = distribution_of(kind, name)
@@ -173,13 +177,16 @@ class Registry:
             return "check the record's target"
         if plugin.local:
             return plugin.fix
-        missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
-        install = missing.partition(".")[0] if missing else plugin.distribution
-        return (
-            f"install what is missing: pip install {install}\n"
-            f"or upgrade the plugin: pip install --upgrade {plugin.distribution}\n"
+        others = (
+            f"upgrade the plugin: pip install --upgrade {plugin.distribution}\n"
             f"or switch it off: fb plugin disable {plugin.namespace}"
         )
+        if not isinstance(error, ImportError):
+            return f"see where it fails: FB_DEBUG=1\nor {others}"
+        missing = (error.name or "").partition(".")[0]
+        if missing == plugin.module.partition(".")[0]:
+            return f"mend the record's target, if the plugin is yours\nor {others}"
+        return f"install what is missing: pip install {missing or plugin.distribution}\nor {others}"
 
 
 def default_registry() -> Registry:

@@ -102,9 +102,12 @@ def _declarations(plugin: Plugin, implementation: HookImplementation, expected: 
     with trace.call(plugin.namespace, implementation.hook) as answer:
         yielded = implementation()
         if yielded is None:
-            return ()
+            raise _Unusable(f"{implementation.hook} gives None: a `yield` or `return` is missing")
         if not isinstance(yielded, Iterable):
-            raise _Unusable(f"{implementation.hook} must yield {expected.__name__}s, not {yielded!r:.80}")
+            wanted, kind = expected.__name__, type(yielded).__name__
+            raise _Unusable(
+                f"{implementation.hook} must give {wanted}s, in a tuple or by `yield`, not one {kind}"
+            )
         found = tuple(yielded)
         for record in found:
             if not isinstance(record, expected):

@@ -12,7 +12,7 @@ Status = Literal["found", "ok", "disabled", "broken", "incompatible", "conflict"
 
 WAYS_OUT = {
     "broken": (
-        "install what is missing: pip install {distribution}\n"
+        "{first}\n"
         "or upgrade it: pip install --upgrade {distribution}\n"
         "or switch it off: fb plugin disable {namespace}"
     ),
@@ -101,8 +101,13 @@ class Plugin:
         if self.local:
             return LOCAL_WAY_OUT
         text = WAYS_OUT.get(self.status, "")
+        distribution = self.distribution.partition(", ")[0]
+        missing = self.cause.startswith(("ImportError", "ModuleNotFoundError"))
         return text.format(
-            distribution=self.distribution.partition(", ")[0],
+            first=f"install what is missing: pip install {distribution}"
+            if missing
+            else f"see where it fails: fb plugin info {self.namespace}",
+            distribution=distribution,
             namespace=self.namespace,
             requires=self.requires,
         )

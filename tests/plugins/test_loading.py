@@ -40,7 +40,23 @@ def test_records_carry_their_origin(fake_plugin):
             "fb_methods raised ValueError: inside",
         ),
         ("@hookimpl\ndef fb_methods():\n    return ['ties']", "must yield MethodRecords, not 'ties'"),
-        ("@hookimpl\ndef fb_methods():\n    return 3", "must yield MethodRecords, not 3"),
+        (
+            "@hookimpl\ndef fb_methods():\n    return 3",
+            "fb_methods must give MethodRecords, in a tuple or by `yield`",
+        ),
+        ("@hookimpl\ndef fb_methods():\n    ()", "fb_methods gives None: a `yield` or `return` is missing"),
+        (
+            "C = records.Capabilities(locality='rows')",
+            "locality='rows' is none of 'element', 'row', 'tensor', 'layer', 'model'",
+        ),
+        (
+            "C = records.Capabilities(tasks=('batches'))",
+            "tasks='batches' is a string, not a tuple; write tasks=('batches',)",
+        ),
+        (
+            "R = records.MethodRecord(name='one', target='a:B', summary='', tags=('robust'))",
+            "tags='robust' is a string, not a tuple; write tags=('robust',)",
+        ),
         (
             "@hookimpl\ndef fb_methods():\n    yield records.Record(name='Bad', target='a:B', summary='')",
             "lower-case",

@@ -70,13 +70,18 @@ def test_a_known_name_that_is_not_installed_becomes_an_install_line():
     ("source", "requires", "error", "says"),
     [
         ("import missing_thing", "fusionbench-core", PluginBroken, "pip install fb-alpha"),
+        ("1 / 0", "fusionbench-core", PluginBroken, "see where it fails: fb plugin info alpha"),
         ("", "fusionbench-core>=99", PluginIncompatible, "pip install 'fusionbench-core>=99'"),
     ],
 )
 def test_a_name_of_an_unusable_plugin_tells_cause_and_ways_out(fake_plugin, source, requires, error, says):
     fake_plugin.add("fb-alpha", source, requires=requires)
+    registry = fake_plugin.registry()
+    # Many a plugin is called like the one method it has.
+    with pytest.raises(error):
+        registry.find("method", "alpha")
     with pytest.raises(error) as caught:
-        fake_plugin.registry().find("method", "alpha/one")
+        registry.find("method", "alpha/one")
     assert caught.value.exit_code == 3
     assert says in caught.value.fix
     assert "fb plugin disable alpha" in caught.value.fix
