@@ -58,8 +58,12 @@ def predictions(job: FusionJob, members: Members, samples: int | None) -> dict[s
             "this method looks at labelled validation data, and there is no task",
             fix="choose a task pool: taskpool=NAME; `fb list configs` shows them",
         )
+    found = {}
     # By name: what is fitted does not depend on the order of the config.
-    return {name: _on_task(job, job.tasks[name], members, samples) for name in sorted(job.tasks)}
+    for done, name in enumerate(sorted(job.tasks), 1):
+        found[name] = _on_task(job, job.tasks[name], members, samples)
+        job.progress(done, len(job.tasks), f"validation data of {name}")
+    return found
 
 
 def mean_over_tasks(values: Sequence[Tensor]) -> Tensor:
@@ -76,7 +80,7 @@ def used(found: Mapping[str, Predictions]) -> dict[str, int]:
 def _on_task(job: FusionJob, task: AdaptationTask, members: Members, samples: int | None) -> Predictions:
     device = job.fabric.device
     attached = members.attach(task.attach).to(device).eval()
-    logits, labels, done = [], [], 0
+    logits, labels = [], []
     for batch in task.batches("validation", labelled=True, limit=samples):
         batch = batch.to(device)
         if batch.labels is None:
@@ -84,8 +88,6 @@ def _on_task(job: FusionJob, task: AdaptationTask, members: Members, samples: in
         outputs = torch.stack(attached(**batch.inputs)).double().cpu()
         logits.append(_finite(outputs, members, task))
         labels.append(batch.labels.cpu())
-        done += len(batch)
-        job.progress(done, samples or done, f"validation data of {task.name}")
     members.to("cpu")
     if not logits:
         raise MissingCapability(
