@@ -52,6 +52,8 @@ class TransformersTextSource(ModelSource):
     """Name of transformers' auto class."""
     architectures: ClassVar[tuple[str, ...]]
     """Endings of the class names, in a config's `architectures`, that this source is made for."""
+    others: ClassVar[tuple[str, ...]] = ()
+    """Longer endings that another source is made for."""
 
     revision: str | None = Field(default=None, description="branch, tag or commit of a hub id")
     trust_remote_code: bool = Field(
@@ -77,8 +79,8 @@ class TransformersTextSource(ModelSource):
             return False
         if "vocab_size" not in config or {"vision_config", "image_size", "num_mel_bins"} & config.keys():
             return False
-        classes = config.get("architectures") or [""]
-        return str(classes[0]).endswith(cls.architectures)
+        name = str((config.get("architectures") or [""])[0])
+        return name.endswith(cls.architectures) and not name.endswith(cls.others)
 
     @property
     def directory(self) -> Path:
@@ -119,6 +121,7 @@ class TextEncoder(TransformersTextSource):
 
     auto = "AutoModel"
     architectures = ("Model", "ForMaskedLM", "ForPreTraining")
+    others = ("LMHeadModel",)
 
 
 @implements(_RECORDS["causal_lm"])
