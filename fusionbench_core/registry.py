@@ -7,6 +7,7 @@ Two providers of one full name: neither is used.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
@@ -181,11 +182,16 @@ class Registry:
             f"upgrade the plugin: pip install --upgrade {plugin.distribution}\n"
             f"or switch it off: fb plugin disable {plugin.namespace}"
         )
+        module = sys.modules.get(record.target.partition(":")[0])
+        if isinstance(error, AttributeError) and module is not None and error.obj is module:
+            name = error.name or ""
+            fix = did_you_mean(name, vars(module)) or f"{module.__file__} defines no {name}"
+            return f"if the plugin is yours, mend the record's target: {fix}\nor {others}"
         if not isinstance(error, ImportError):
             return f"see where it fails: FB_DEBUG=1\nor {others}"
         missing = (error.name or "").partition(".")[0]
         if missing == plugin.module.partition(".")[0]:
-            return f"mend the record's target, if the plugin is yours\nor {others}"
+            return f"if the plugin is yours, mend the record's target\nor {others}"
         return f"install what is missing: pip install {missing or plugin.distribution}\nor {others}"
 
 

@@ -145,3 +145,16 @@ def test_suggestions_are_close_or_absent():
     assert closest("slrep", ["slerp", "dare"]) == ["slerp"]
     assert did_you_mean("xyzzy", ["slerp", "dare"]) is None
     assert did_you_mean("dare", ["dare_ties", "dare_linear"]) == "did you mean 'dare_ties' or 'dare_linear'?"
+
+
+def test_a_target_that_its_module_does_not_define_is_told_with_the_nearest(fake_plugin):
+    source = """
+        @hookimpl
+        def fb_methods():
+            yield records.MethodRecord(name="one", target="fb_alpha.impl:Trimed", summary="")
+    """
+    fake_plugin.add("fb-alpha", source, files={"impl.py": "class Trimmed: pass"})
+    registry = fake_plugin.registry()
+    with pytest.raises(PluginBroken) as caught:
+        registry.resolve(registry.find("method", "one"))
+    assert "mend the record's target: did you mean 'Trimmed'?" in str(caught.value)
