@@ -105,6 +105,15 @@ class TaskModels:
         assert isinstance(total, Tensor)
         return float(total) / len(self.models)
 
+    def average_gradients(self, variables: Mapping[str, Tensor]) -> None:
+        """Make the gradients of all processes the same: their mean."""
+        for variable in variables.values():
+            if self.fabric.world_size > 1:
+                grad = torch.zeros_like(variable) if variable.grad is None else variable.grad
+                mean = self.fabric.all_reduce(grad, reduce_op="mean")
+                assert isinstance(mean, Tensor)
+                variable.grad = mean
+
 
 def pull_back(merged: Mapping[str, Tensor], leaves: Mapping[str, Tensor]) -> None:
     """Carry gradients of detached copies back to what the originals were computed from."""

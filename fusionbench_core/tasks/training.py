@@ -35,6 +35,7 @@ class Training:
         variables: Name -> what is learned.
         models: Where batches come from; a resumed training skips those that were seen.
         stage: Name of this training within the method.
+        kept: Name -> further tensors that steps change in place, and that a resumed training needs.
     """
 
     def __init__(
@@ -46,11 +47,12 @@ class Training:
         *,
         learning_rate: float,
         stage: str = "training",
+        kept: Mapping[str, Tensor] | None = None,
     ) -> None:
         self._job, self._name, self._variables, self._models = job, method.record.name, variables, models
         self._adam = torch.optim.Adam(list(variables.values()), lr=learning_rate)
         self._file = _file_of(job, method, stage)
-        self._drawn = models.drawn
+        self._drawn, self._kept = models.drawn, dict(kept or {})
 
     def run(self, gradients: Callable[[int], float], steps: int, loss: str) -> list[float]:
         """Train, or go on; gives the loss at each step.
@@ -69,7 +71,7 @@ class Training:
         try:
             for step in range(done, steps):
                 losses.append(gradients(step))
-                self._average_gradients()
+                self._models.average_gradients(self._variables)
                 optimizer.step()  # pyright: ignore[reportAttributeAccessIssue]
                 optimizer.zero_grad()  # pyright: ignore[reportAttributeAccessIssue]
                 self._check(losses[-1], step)
@@ -85,13 +87,6 @@ class Training:
             raise
         self._save(losses)
         return losses
-
-    def _average_gradients(self) -> None:
-        fabric = self._job.fabric
-        for variable in self._variables.values():
-            if fabric.world_size > 1:
-                grad = torch.zeros_like(variable) if variable.grad is None else variable.grad
-                variable.grad = fabric.all_reduce(grad, reduce_op="mean")  # pyright: ignore
 
     def _check(self, loss: float, step: int) -> None:
         if math.isfinite(loss) and all(torch.isfinite(each).all() for each in self._variables.values()):
@@ -112,6 +107,7 @@ class Training:
             "losses": torch.tensor(losses, dtype=torch.float64),
             "drawn": torch.tensor(self._drawn),
         }
+        state |= {f"kept/{name}": tensor for name, tensor in self._kept.items()}
         for name, variable in self._variables.items():
             moments = self._adam.state[variable]
             state[f"variables/{name}"] = variable.detach()
@@ -134,6 +130,8 @@ class Training:
                 "exp_avg": state.tensor(f"mean/{name}").to(variable.device, copy=True),
                 "exp_avg_sq": state.tensor(f"square/{name}").to(variable.device, copy=True),
             }
+        for name, tensor in self._kept.items():
+            tensor.copy_(state.tensor(f"kept/{name}"))
         self._drawn = int(state.tensor("drawn"))
         self._models.skip(self._drawn - self._models.drawn)
         return losses

@@ -55,7 +55,7 @@ def fb_builders() -> Iterable[BuilderRecord]:
 
 @hookimpl
 def fb_statistics() -> Iterable[StatisticRecord]:
-    return (data_driven.GRAM,)
+    return data_driven.STATISTICS
 
 
 @hookimpl

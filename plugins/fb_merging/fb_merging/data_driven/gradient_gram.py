@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from fb_merging.data_driven.gradients import drawn_label, require_samples
 from fb_merging.data_driven.records import GRADIENT_GRAM
-from fb_merging.learned.parameters import frozen
-from fusionbench_core import Batch, Statistic, implements
+from fusionbench_core import Batch, Statistic, frozen, implements
 
 
 @implements(GRADIENT_GRAM)

@@ -9,8 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fb_merging.learned.parameters import frozen
-from fusionbench_core import Batch, TaskError
+from fusionbench_core import Batch, TaskError, frozen
 
 Estimate = Annotated[
     Literal["exact", "sampled", "empirical"],

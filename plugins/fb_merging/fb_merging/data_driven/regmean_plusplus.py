@@ -15,11 +15,19 @@ from torch.func import functional_call
 from fb_merging.data_driven.gram import input_grams, linear_weights
 from fb_merging.data_driven.records import REGMEAN_PLUSPLUS
 from fb_merging.data_driven.regmean import solve_regression
-from fb_merging.learned.parameters import frozen
-from fb_merging.learned.task_models import tasks_of
 from fb_merging.operations.combine import mean
 from fb_merging.operations.layers import layer_path
-from fusionbench_core import AdaptationTask, Batch, Fused, FusionJob, ModelMethod, ModelPool, implements
+from fusionbench_core import (
+    AdaptationTask,
+    Batch,
+    Fused,
+    FusionJob,
+    ModelMethod,
+    ModelPool,
+    frozen,
+    implements,
+    tasks_of,
+)
 
 
 @implements(REGMEAN_PLUSPLUS)

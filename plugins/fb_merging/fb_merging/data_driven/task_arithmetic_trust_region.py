@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 from fb_merging.data_driven.matching import statistic_of
 from fb_merging.data_driven.records import TRUST_REGION
 from fb_merging.operations.combine import add_all
-from fb_merging.operations.magnitude import Histogram, MagnitudeThreshold
+from fb_merging.operations.magnitude import MagnitudeThreshold, Sample, Tally
 from fusionbench_core import Capabilities, Survey, TensorGroup, TensorMethod, implements
 
 
@@ -91,10 +90,20 @@ class ConflictThreshold(Survey):
     method: TaskArithmeticTrustRegion
     inner: MagnitudeThreshold
 
-    def observe(self, group: TensorGroup) -> Histogram:
-        conflicts: Any = SimpleNamespace(deltas=[self.method.conflict(group)], names=("conflict",))
-        return self.inner.observe(conflicts)
+    def observe(self, group: TensorGroup) -> Sample | Tally:
+        conflict = self.method.conflict(group)
+        seen = TensorGroup(
+            name=group.name,
+            shape=group.shape,
+            start=group.start,
+            names=("conflict",),
+            models=[conflict],
+            base=None,
+            seed=0,
+        )
+        seen.deltas = [conflict]
+        return self.inner.observe(seen)
 
-    def advance(self, total: Histogram | None) -> ConflictThreshold | list[float]:
+    def advance(self, total: Sample | Tally | None) -> ConflictThreshold | list[float]:
         found = self.inner.advance(total)
         return ConflictThreshold(self.method, found) if isinstance(found, MagnitudeThreshold) else found

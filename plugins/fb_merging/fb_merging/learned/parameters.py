@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from fusionbench_core import MethodError, ModelPool, NonFiniteInput, frozen
-
-__all__ = ["ParameterSpace", "frozen"]
+from fusionbench_core import MethodError, ModelPool, NonFiniteInput
 
 
 @dataclass(frozen=True)

@@ -27,4 +27,53 @@ ADAMERGING = MethodRecord(
     ),
 )
 
-ENTRIES = (ADAMERGING,)
+_LEARNED = Capabilities(
+    base="required",
+    locality="model",
+    tasks=("batches", "logits"),
+    trains=True,
+    random=True,
+    laws=frozenset({Law.BASE_FIXED_POINT}),
+)
+
+_CONCRETE = Paper(
+    title="Concrete Subspace Learning based Interference Elimination for Multi-task Model Fusion",
+    authors="Tang et al.",
+    year=2023,
+    arxiv="2312.06173",
+)
+
+CONCRETE_TASK_ARITHMETIC = MethodRecord(
+    name="concrete_task_arithmetic",
+    target="fb_merging.learned.concrete_task_arithmetic:ConcreteTaskArithmetic",
+    summary="task arithmetic under one mask for all task vectors, learned on unlabelled data",
+    tags=("task-vectors", "sparse", "data", "learned"),
+    capabilities=_LEARNED,
+    paper=_CONCRETE,
+)
+
+CONCRETE_ADAMERGING = MethodRecord(
+    name="concrete_adamerging",
+    target="fb_merging.learned.concrete_adamerging:ConcreteAdaMerging",
+    summary="learn one mask for all task vectors, and then how much of each to add",
+    tags=("task-vectors", "sparse", "data", "learned"),
+    capabilities=_LEARNED,
+    paper=_CONCRETE,
+)
+
+ADARANK = MethodRecord(
+    name="adarank",
+    target="fb_merging.learned.adarank:AdaRank",
+    summary="learn which singular components of each task matrix to add, and how much of them",
+    tags=("task-vectors", "spectral", "data", "learned"),
+    capabilities=_LEARNED,
+    paper=Paper(
+        title="AdaRank: Adaptive Rank Pruning for Enhanced Model Merging",
+        authors="Lee et al.",
+        year=2026,
+        venue="ICLR",
+        arxiv="2503.22178",
+    ),
+)
+
+ENTRIES = (ADAMERGING, CONCRETE_TASK_ARITHMETIC, CONCRETE_ADAMERGING, ADARANK)
