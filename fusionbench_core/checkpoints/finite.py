@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -20,10 +21,11 @@ def surely_finite(values: Tensor, dtype: torch.dtype | None = None) -> bool:
         values: fp32 or fp64.
         dtype: What they will be stored in; by default what they are.
     """
-    flat = values.view(-1)
+    flat = values.reshape(-1)
+    squares = torch.dot(flat, flat).item()
     if dtype is None or dtype.itemsize >= values.dtype.itemsize:
-        return bool(torch.isfinite(torch.dot(flat, flat)))
-    return bool(torch.dot(flat, flat) < torch.finfo(dtype).max ** 2 / 2)
+        return math.isfinite(squares)
+    return squares < torch.finfo(dtype).max ** 2 / 2
 
 
 class FiniteCheckpoint(Checkpoint):

@@ -103,7 +103,7 @@ class StreamingMerge:
             total = None
             for count, step in enumerate(steps, 1):
                 for _, seen in workers.map(partial(self._observe, state), cut(step, self._plan.locality)):
-                    total = seen if total is None else total + seen
+                    total = seen if total is None else total + seen  # in plan order, so always the same
                 on_survey(count, len(steps))
             state = state.advance(total)
         return state

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from fusionbench_core.checkpoints import TensorInfo
 from fusionbench_core.engine.step import PlanStep
 
-CHUNK = 1 << 18
-"""Entries of a piece: 1 MiB in fp32, so that a handful of operands stay in the L2 cache."""
+CHUNK = 1 << 16
+"""Entries of a piece: 256 KiB in fp32, so that a handful of operands stay in the L2 cache."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from typing import TypeVar
 
 import torch
 
+from fusionbench_core.allocator import give_back_freed_memory, keep_freed_memory
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -47,6 +49,7 @@ class Workers:
     """
 
     def __init__(self, threads: int) -> None:
+        keep_freed_memory()
         self._threads = threads
         self._before = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(threads, "fusion", initializer=_single_threaded)
@@ -56,6 +59,7 @@ class Workers:
 
     def __exit__(self, *exception: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
+        give_back_freed_memory()
         torch.set_num_threads(self._before)
 
     def map(self, work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[tuple[Job, Result]]:

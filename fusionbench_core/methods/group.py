@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fusionbench_core.checkpoints.finite import surely_finite
@@ -101,9 +102,11 @@ class TensorGroup:
         total = first.values() if isinstance(first, Operand) else first.clone()
         if weight != 1:
             total.mul_(weight)
+        # One buffer for all: memory that is in the cache, and faults no pages.
+        scratch = torch.empty_like(total)
         for one, weight in zip(others, rest):
             if isinstance(one, Operand):
-                one.add_to(total, weight)
+                one.add_to(total, weight, scratch)
             else:
                 total.add_(one, alpha=weight)
         if not surely_finite(total):
@@ -113,14 +116,10 @@ class TensorGroup:
     def total_delta(self, weights: Sequence[float] | None = None) -> Tensor:
         """$\\sum_i w_i (\\theta_i - \\theta_0)$, in the order of the models; weights are 1 by default."""
         base = self.base
-        total: Tensor | None = None
+        total, scratch = torch.zeros_like(base), torch.empty_like(base)
         for one, weight in zip(self._operands, weights or [1.0] * len(self._operands)):
-            delta = one.minus(base) if isinstance(one, Operand) else one - base
-            if total is None:
-                total = delta if weight == 1 else delta.mul_(weight)
-            else:
-                total.add_(delta, alpha=weight)
-        assert total is not None
+            delta = one.minus(base, scratch) if isinstance(one, Operand) else one - base
+            total.add_(delta, alpha=weight)
         return total
 
     @property
@@ -145,6 +144,24 @@ class TensorGroup:
             layers=self.layers,
         )
 
+    def part(self, share: int) -> TensorGroup:
+        """The first of `share` equal parts of the piece, flat: a sample for a survey."""
+        flat = [one.first_part(share) for one in map(_operand, self._operands)]
+        part = TensorGroup(
+            name=self.name,
+            shape=self.shape,
+            start=self.start,
+            names=self.names,
+            models=flat,
+            base=None if self._base is None else _operand(self._base).first_part(share),
+            seed=self._seed,
+            layer=self.layer,
+            layers=self.layers,
+        )
+        if "deltas" in self.__dict__:
+            part.deltas = [delta.reshape(-1)[: part.piece_shape[0]] for delta in self.deltas]
+        return part
+
     def uniform(self, model: str) -> Tensor:
         """Uniform random numbers in [0, 1) of this piece's shape, fp32.
 
@@ -163,3 +180,7 @@ class TensorGroup:
         for one in self._operands:
             if isinstance(one, Operand):
                 one.check()
+
+
+def _operand(one: Tensor | Operand) -> Operand:
+    return one if isinstance(one, Operand) else Operand(lambda: one.reshape(-1), one.dtype, tuple(one.shape))

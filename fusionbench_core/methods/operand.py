@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cached_property
 
@@ -9,9 +10,6 @@ import torch
 from torch import Tensor
 
 from fusionbench_core.checkpoints.finite import surely_finite
-
-_MIXED = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
-"""Stored dtypes that arithmetic takes beside a wider one, without a converted copy."""
 
 
 class Operand:
@@ -39,17 +37,24 @@ class Operand:
         values = self._stored.to(self._dtype, copy=True)
         return self._sound(values)
 
-    def minus(self, base: Tensor) -> Tensor:
-        """The difference from `base`, a new tensor."""
-        return self._sound(torch.sub(self._operand, base))
+    def minus(self, base: Tensor, out: Tensor | None = None) -> Tensor:
+        """The difference from `base`, a new tensor unless there is one to overwrite."""
+        if out is None:
+            out = torch.empty(self.shape, dtype=torch.promote_types(self._dtype, base.dtype))
+        return self._sound(out.copy_(self._operand).sub_(base))
 
-    def add_to(self, total: Tensor, weight: float) -> None:
+    def add_to(self, total: Tensor, weight: float, scratch: Tensor) -> None:
         """Add it `weight` times to `total`, in place; NaN and Inf are looked for by the caller."""
-        total.add_(self._operand, alpha=weight)
+        total.add_(scratch.copy_(self._operand), alpha=weight)
 
     def check(self) -> None:
         """Raise NonFiniteInput if the piece holds NaN or Inf."""
         self._check(self._stored)
+
+    def first_part(self, share: int) -> Operand:
+        """The first of `share` equal parts of the piece, flat; its last one may be shorter."""
+        count = -(-math.prod(self.shape) // share)
+        return Operand(lambda: self._stored[:count], self._dtype, (count,), self._check)
 
     @cached_property
     def _stored(self) -> Tensor:
@@ -57,8 +62,7 @@ class Operand:
 
     @cached_property
     def _operand(self) -> Tensor:
-        stored = self._stored
-        return (stored if stored.dtype in _MIXED else stored.to(self._dtype)).view(self.shape)
+        return self._stored.view(self.shape)
 
     def _sound(self, result: Tensor) -> Tensor:
         # NaN and Inf of an operand are in the result, which is looked at while it is in the cache.

@@ -20,7 +20,7 @@ class Survey(ABC):
 
     @abstractmethod
     def observe(self, group: TensorGroup) -> Any:
-        """What one group contributes; supports `+`."""
+        """What one group contributes; supports `+`, which may change and give its left side."""
 
     @abstractmethod
     def advance(self, total: Any) -> Survey | Any:

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
-
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""Numbers of options of `mallopt` in the C library of GNU."""
-
-_DEFAULT_THRESHOLD = 128 * 2**10
-"""Bytes, of both options, when a process starts."""
 
 
 def anonymous_memory() -> int | None:
@@ -27,27 +19,6 @@ def anonymous_memory() -> int | None:
     except OSError:
         return None
     return None
-
-
-@contextlib.contextmanager
-def nothing_retained(threshold: int = 16 * 2**10) -> Iterator[None]:
-    """Within this, what is freed goes back to the system at once, so memory in use is memory allocated.
-
-    Otherwise the allocator keeps freed memory to use it again, and how much of it depends on timing.
-    Holds for blocks of `threshold` bytes and more. Does nothing where the C library is not that of GNU.
-    """
-    library = ctypes.CDLL(None)
-    if not (hasattr(library, "mallopt") and hasattr(library, "malloc_trim")):
-        yield
-        return
-    library.mallopt(_MMAP_THRESHOLD, threshold)
-    library.mallopt(_TRIM_THRESHOLD, 0)
-    library.malloc_trim(0)
-    try:
-        yield
-    finally:
-        library.mallopt(_MMAP_THRESHOLD, _DEFAULT_THRESHOLD)
-        library.mallopt(_TRIM_THRESHOLD, _DEFAULT_THRESHOLD)
 
 
 def peak_growth(work: Callable[[], object], *, interval: float = 0.002) -> int:

@@ -68,18 +68,19 @@ def memory(subject: MethodSubject) -> None:
 
     Fix: keep nothing of a group after `merge` returned; a survey keeps numbers, not tensors.
     """
+    from fusionbench_core.allocator import freed_memory_given_back
     from fusionbench_core.engine.options import EngineOptions
     from fusionbench_core.engine.plan import make_plan
     from fusionbench_core.testing.artefacts import takes_base
     from fusionbench_core.testing.lazy import large_pool
-    from fusionbench_core.testing.memory import anonymous_memory, nothing_retained, peak_growth
+    from fusionbench_core.testing.memory import anonymous_memory, peak_growth
 
     subject.needs_streaming()
     if anonymous_memory() is None:
         raise Inapplicable("this system does not say how much anonymous memory a process has")
     warm, small, large = (large_pool(subject.count(), n, base=takes_base(subject)) for n in _SIZES)
     plan = make_plan(subject.method(large.names), large, EngineOptions(threads=1))
-    with nothing_retained():
+    with freed_memory_given_back():
         _stream(subject, warm, patience=_PATIENCE)
         # What waits in the engine's queue depends on timing: the most that a small model takes is the
         # measure, and of the large one the least, since what a method keeps of it is there every time.

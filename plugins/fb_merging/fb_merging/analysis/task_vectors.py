@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -151,7 +152,7 @@ def describe(sums: Sums) -> dict[str, Any]:
 
 
 def _histogram(delta: Tensor) -> Tensor:
-    return torch.bincount(magnitude_bits(delta) >> _LOW_BITS, minlength=1 << 16)
+    return torch.from_numpy(np.bincount(magnitude_bits(delta) >> _LOW_BITS, minlength=1 << 16))
 
 
 def _quantiles(counts: Tensor) -> list[float]:

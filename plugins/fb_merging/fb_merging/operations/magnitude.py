@@ -1,39 +1,54 @@
-"""Exact magnitude thresholds of whole models, found by streaming over them twice."""
+"""Exact magnitude thresholds of whole models, found by streaming: over a sample, then over all of it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+import zlib
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fb_merging.operations.per_model import PerModel, values_of
 from fb_merging.operations.sparsify import count_kept
 from fusionbench_core import Survey, TensorGroup
 
-DIGITS = (16, 15)
-"""How many bits of an fp32 magnitude each round looks at, from the top; all but the sign."""
+Bits = NDArray[np.int32]
+"""Magnitudes in fp32, their bits read as integers: these order like the numbers."""
 
+SHARE = 64
+"""One entry in so many is in the sample."""
 
-@dataclass(frozen=True)
-class Histogram:
-    """Entries counted by bucket, for each of several models: int64 `(models, buckets)`."""
+SLOTS = 16
+"""Parts of the sample; how much they differ tells how far it can be trusted."""
 
-    names: tuple[str, ...]
-    counts: Tensor
+DEVIATIONS = 6.0
+"""Standard errors of the sample on either side of its threshold; outside of them lies 1 in 10**4 at most."""
 
-    def __add__(self, other: Histogram) -> Histogram:
-        return Histogram(self.names, self.counts + other.counts)
+PENDING = 1 << 20
+"""Magnitudes kept as they are; more are counted."""
+
+CHUNKS = 256
+"""Arrays of them that are put together at a time."""
+
+BUCKETS = 1 << 21
+"""Most counters that a model takes."""
+
+_END = 1 << 31
+_LOW_BITS = 15
 
 
 @dataclass(frozen=True)
 class MagnitudeThreshold(Survey):
-    """Radix selection of the k-th largest magnitude of each model's task vector, over all its tensors.
+    """The k-th largest magnitude of each model's task vector, over all its tensors.
 
-    The bits of a non-negative float, read as an integer, order like the float. So a histogram of the
-    upper bits tells the bucket of the k-th largest, and a second histogram within that bucket tells its
-    other bits: memory is one histogram a model, whatever the size of the models. Counts are integers, so
-    their sum is exact in any order.
+    The first round looks at a sample, and gives a range in which each threshold lies. The second counts the
+    entries above the range and keeps those inside, which are few: memory is bounded, whatever the size of the
+    models. Where the sample misled, or the range holds too much, more rounds follow. Counts are integers, so
+    the result is exact, and does not depend on any order.
 
     The result is a list of one threshold a model, in the order of the group's models: the `k`-th largest of
     its `n` magnitudes, `k = count_kept(density, n)`. Keeping all entries at or above it keeps `k` entries,
@@ -42,107 +57,219 @@ class MagnitudeThreshold(Survey):
 
     Attributes:
         density: Fraction of the entries to keep, for all models or for each.
-        level: How many digits are known.
-        prefix: For each model, the digits of the threshold found so far, as an integer.
-        rank: For each model, the threshold's rank, from the largest down and counted from 1, among the
-            entries with these digits.
+        ranges: For each model, the bits between which its threshold is looked for, the upper one excluded;
+            empty before the sample is seen.
     """
 
     density: PerModel
-    level: int = 0
-    prefix: tuple[int, ...] = ()
-    rank: tuple[int, ...] = ()
+    ranges: tuple[tuple[int, int], ...] = ()
 
-    def observe(self, group: TensorGroup) -> Histogram:
-        """Entries by their next digit, among those with the known ones."""
-        counts = [self._count(delta, model) for model, delta in enumerate(group.deltas)]
-        return Histogram(group.names, torch.stack(counts))
+    def observe(self, group: TensorGroup) -> Sample | Tally:
+        """The sample's magnitudes, or counts and candidates."""
+        if self.ranges:
+            counted = [_Inside.of(magnitude_bits(d), r) for d, r in zip(group.deltas, self.ranges)]
+            return Tally(group.names, counted)
+        digits = [magnitude_bits(delta) >> _LOW_BITS for delta in group.part(SHARE).deltas]
+        # Neighbours are alike, so whole pieces go to one slot or another.
+        return Sample(group.names, {_slot(group): digits})
 
-    def advance(self, total: Histogram | None) -> MagnitudeThreshold | list[float]:
+    def advance(self, total: Sample | Tally | None) -> MagnitudeThreshold | list[float]:
         if total is None:
             return []
-        ranks = self.rank or self._first_ranks(total)
-        found = [_bucket(counts, rank) for counts, rank in zip(total.counts, ranks)]
-        known = self.prefix or (0,) * len(found)
-        prefix = tuple(digits << DIGITS[self.level] | digit for digits, (digit, _) in zip(known, found))
-        rank = tuple(rank for _, rank in found)
-        if self.level + 1 == len(DIGITS):
-            return torch.tensor(prefix, dtype=torch.int32).view(torch.float32).tolist()
-        return replace(self, level=self.level + 1, prefix=prefix, rank=rank)
-
-    def _first_ranks(self, total: Histogram) -> list[int]:
         densities = values_of(self.density, total.names, "density")
-        return [count_kept(density, int(counts.sum())) for density, counts in zip(densities, total.counts)]
-
-    def _count(self, delta: Tensor, model: int) -> Tensor:
-        below = sum(DIGITS[self.level + 1 :])
-        buckets = 1 << DIGITS[self.level]
-        first = self.prefix[model] * buckets << below if self.level else 0
-        # Entries outside of the known digits' range go to two buckets of their own, which are dropped:
-        # much cheaper than selecting those inside.
-        digits = ((magnitude_bits(delta) - first) >> below).clamp_(-1, buckets).add_(1)
-        return torch.bincount(digits, minlength=buckets + 2)[1:-1]
+        if isinstance(total, Sample):
+            return replace(self, ranges=tuple(map(_likely_range, total.counts(), densities)))
+        found = [inside.select(density) for inside, density in zip(total.counted, densities)]
+        if all(stop - start == 1 for start, stop in found):
+            bits = np.array([start for start, _ in found], dtype=np.int32)
+            return bits.view(np.float32).tolist()
+        return replace(self, ranges=tuple(found))
 
 
-@dataclass(frozen=True)
-class PairedHistogram:
-    """What the two surveys of a pair have seen."""
+@dataclass
+class Sample:
+    """Upper halves of sampled magnitudes, by slot and model. Adding adds in place."""
 
-    first: Histogram
-    second: Histogram
+    names: tuple[str, ...]
+    digits: dict[int, list[Bits]]
+    _counts: NDArray[np.int32] | None = None
 
-    def __add__(self, other: PairedHistogram) -> PairedHistogram:
-        return PairedHistogram(self.first + other.first, self.second + other.second)
+    def __add__(self, other: Sample) -> Sample:
+        counts = self.counts()
+        for slot, each in other.digits.items():
+            for model, digits in enumerate(each):
+                np.add.at(counts[model, slot], digits, 1)
+        return self
+
+    def counts(self) -> NDArray[np.int32]:
+        """`(models, slots, digits)`."""
+        if self._counts is None:
+            self._counts = np.zeros((len(self.names), SLOTS, _END >> _LOW_BITS), dtype=np.int32)
+            pending, self.digits = self.digits, {}
+            self.__add__(Sample(self.names, pending))
+        return self._counts
+
+
+@dataclass
+class Tally:
+    """What is known of each model's entries. Adding adds in place."""
+
+    names: tuple[str, ...]
+    counted: list[_Inside]
+
+    def __add__(self, other: Tally) -> Tally:
+        for mine, its in zip(self.counted, other.counted):
+            mine.add(its)
+        return self
+
+
+@dataclass
+class _Inside:
+    """Entries of one model: how many there are, how many lie above a range, and those in it.
+
+    Attributes:
+        start: First bits of the range.
+        stop: Bits after its last ones.
+        entries: Number of all entries.
+        above: Number of entries above the range.
+        pending: Magnitudes in the range, in chunks.
+        counts: By bucket of `2**shift` neighbouring magnitudes, once there are too many to keep.
+    """
+
+    start: int
+    stop: int
+    entries: int
+    above: int
+    pending: list[Bits] = field(default_factory=list)
+    counts: NDArray[np.int64] | None = None
+
+    @classmethod
+    def of(cls, bits: Bits, limits: tuple[int, int]) -> _Inside:
+        start, stop = limits
+        high = bits >= stop if stop < _END else np.zeros(len(bits), dtype=bool)
+        low = bits >= start
+        above = int(np.count_nonzero(high))
+        inside = bits[np.flatnonzero(np.logical_xor(low, high, out=low))]
+        return cls(start, stop, len(bits), above, [inside])
+
+    @property
+    def shift(self) -> int:
+        return max(0, (self.stop - self.start - 1).bit_length() - (BUCKETS - 1).bit_length())
+
+    def add(self, other: _Inside) -> None:
+        """Take over another's entries, of the same range."""
+        self.entries += other.entries
+        self.above += other.above
+        self.pending += other.pending
+        if len(self.pending) >= CHUNKS:
+            self.pending = [np.concatenate(self.pending)]
+            if len(self.pending[0]) > PENDING:
+                self._fold()
+
+    def select(self, density: float) -> tuple[int, int]:
+        """The range of the threshold: of one number if it is known, else where to look next."""
+        rank = count_kept(density, self.entries) - self.above
+        inside = sum(map(len, self.pending)) + (0 if self.counts is None else int(self.counts.sum()))
+        if rank <= 0 and self.above:
+            return self.stop, _END
+        if rank > inside:
+            return (0, self.start) if self.entries > self.above + inside else (0, 1)
+        if self.counts is None:
+            bits = np.concatenate(self.pending)
+            found = int(np.partition(bits, len(bits) - rank)[len(bits) - rank])
+            return found, found + 1
+        self._fold()
+        above = self.counts[::-1].cumsum()
+        bucket = len(self.counts) - 1 - int(np.searchsorted(above, rank))
+        first = self.start + (bucket << self.shift)
+        return first, min(first + (1 << self.shift), self.stop)
+
+    def _fold(self) -> None:
+        bits, self.pending = np.concatenate([*self.pending, np.zeros(0, np.int32)]), []
+        size = (self.stop - 1 - self.start >> self.shift) + 1
+        counted = np.bincount((bits - np.int32(self.start)) >> self.shift, minlength=size)
+        self.counts = counted if self.counts is None else self.counts + counted
+
+
+@dataclass
+class PairOfTotals:
+    """What the two surveys of a pair have seen; nothing of one that has ended."""
+
+    first: Any
+    second: Any
+
+    def __add__(self, other: PairOfTotals) -> PairOfTotals:
+        first = None if self.first is None else self.first + other.first
+        return PairOfTotals(first, None if self.second is None else self.second + other.second)
 
 
 @dataclass(frozen=True)
 class ThresholdPair(Survey):
     """The thresholds of two densities, found side by side; the result is a pair of lists."""
 
-    first: MagnitudeThreshold
-    second: MagnitudeThreshold
+    first: MagnitudeThreshold | list[float]
+    second: MagnitudeThreshold | list[float]
 
     @classmethod
     def of(cls, first: PerModel, second: PerModel) -> ThresholdPair:
         """A pair that has not seen anything yet."""
         return cls(MagnitudeThreshold(first), MagnitudeThreshold(second))
 
-    def observe(self, group: TensorGroup) -> PairedHistogram:
-        return PairedHistogram(self.first.observe(group), self.second.observe(group))
+    def observe(self, group: TensorGroup) -> PairOfTotals:
+        first, second = (
+            s.observe(group) if isinstance(s, Survey) else None for s in (self.first, self.second)
+        )
+        return PairOfTotals(first, second)
 
-    def advance(self, total: PairedHistogram | None) -> ThresholdPair | tuple[list[float], list[float]]:
+    def advance(self, total: PairOfTotals | None) -> ThresholdPair | tuple[list[float], list[float]]:
         if total is None:
             return [], []
-        first, second = self.first.advance(total.first), self.second.advance(total.second)
-        if isinstance(first, MagnitudeThreshold) and isinstance(second, MagnitudeThreshold):
-            return ThresholdPair(first, second)
-        assert isinstance(first, list)
-        assert isinstance(second, list)
-        return first, second
+        first = self.first.advance(total.first) if isinstance(self.first, Survey) else self.first
+        second = self.second.advance(total.second) if isinstance(self.second, Survey) else self.second
+        if isinstance(first, list) and isinstance(second, list):
+            return first, second
+        return ThresholdPair(first, second)
 
 
 def thresholds_of(group: TensorGroup, density: PerModel) -> list[float]:
-    """The thresholds of one group by itself, found in the same way."""
-    survey = MagnitudeThreshold(density)
-    while isinstance(survey, MagnitudeThreshold):
-        survey = survey.advance(survey.observe(group))
-    return survey
+    """The thresholds of one group by itself."""
+    densities = values_of(density, group.names, "density")
+    return [threshold_of(delta, density) for delta, density in zip(group.deltas, densities)]
 
 
-def magnitude_bits(delta: Tensor) -> Tensor:
-    """int32 `(entries,)`: the bits of the magnitudes as fp32, cut and not rounded if they are fp64."""
-    magnitude = delta.reshape(-1).abs()
-    narrow = magnitude.float()
-    bits = narrow.view(torch.int32)
-    return bits if magnitude.dtype == torch.float32 else bits - (narrow > magnitude).int()
+def threshold_of(delta: Tensor, density: float) -> float:
+    """The smallest magnitude, in fp32, that is kept of one tensor; 0 of an empty one."""
+    bits = magnitude_bits(delta)
+    if not len(bits):
+        return 0.0
+    place = len(bits) - count_kept(density, len(bits))
+    return float(np.partition(bits, place)[place].view(np.float32))
 
 
-def _bucket(counts: Tensor, rank: int) -> tuple[int, int]:
-    """Bucket of the entry of this rank from above, and its rank among the entries of that bucket.
+def magnitude_bits(delta: Tensor) -> Bits:
+    """`(entries,)`: the bits of the magnitudes as fp32, cut and not rounded if they are fp64."""
+    flat = delta.detach().reshape(-1)
+    narrow = flat.float()
+    bits = narrow.view(torch.int32).numpy() & np.int32(0x7FFFFFFF)
+    return bits if flat.dtype == torch.float32 else bits - (narrow.abs() > flat.abs()).int().numpy()
 
-    Without any entries: the lowest bucket.
-    """
-    above = counts.flip(0).cumsum(0)
-    place = min(int(torch.searchsorted(above, rank)), len(counts) - 1)
-    before = int(above[place - 1]) if place else 0
-    return len(counts) - 1 - place, rank - before
+
+def _slot(group: TensorGroup) -> int:
+    return (zlib.crc32(group.name.encode()) + group.start // (1 << 16)) % SLOTS
+
+
+def _likely_range(counts: NDArray[np.int32], density: float) -> tuple[int, int]:
+    """Bits between which the threshold is almost certainly, from a sample's `(slots, digits)`."""
+    seen = counts.sum(1)
+    used = counts[seen > 0]
+    if len(used) < SLOTS:
+        return 0, _END
+    above = used[:, ::-1].cumsum(1)
+    share = above.sum(0) / seen.sum()
+    place = min(int(np.searchsorted(share, density)), len(share) - 1)
+    each = above[:, place] / used.sum(1)
+    margin = DEVIATIONS * float(each.std(ddof=1)) / math.sqrt(SLOTS) + DEVIATIONS / int(seen.sum())
+    last = int(np.searchsorted(share, density + margin, side="right"))
+    first = int(np.searchsorted(share, density - margin)) if density > margin else 0
+    digits = len(share) - 1
+    return max(0, digits - last) << _LOW_BITS, (digits - first + 1) << _LOW_BITS

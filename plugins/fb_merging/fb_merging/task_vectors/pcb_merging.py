@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fb_merging.operations.combine import add_all
-from fb_merging.operations.magnitude import PairedHistogram, ThresholdPair
+from fb_merging.operations.magnitude import PairOfTotals, ThresholdPair
 from fb_merging.task_vectors.records import PCB_MERGING
 from fusionbench_core import Survey, TensorGroup, TensorMethod, implements
 
@@ -102,13 +102,13 @@ class CompetitionSurvey(Survey):
     current: ThresholdPair
     clips: Clips | None = None
 
-    def observe(self, group: TensorGroup) -> PairedHistogram:
+    def observe(self, group: TensorGroup) -> PairOfTotals:
         if self.clips is not None:
             group.deltas = scores(group.deltas, self.clips)
         return self.current.observe(group)
 
     def advance(
-        self, total: PairedHistogram | None
+        self, total: PairOfTotals | None
     ) -> Survey | tuple[Clips, tuple[list[float], list[float]]]:
         state = self.current.advance(total)
         if isinstance(state, ThresholdPair):
