@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, cast
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -98,6 +98,12 @@ class Varied(TensorMethod):
             raise ValueError(_reasons(error)) from error
         return self
 
+    @classmethod
+    def example(cls, models: Sequence[str]) -> Mapping[str, Any]:
+        weights = {model: {"gradient": [0.5, 2.0 + index]} for index, model in enumerate(models)}
+        method = {"name": "weighted_average", "weights": dict.fromkeys(models, 1.0)}
+        return {"method": method, "parameters": {"weights": weights}}
+
     @property
     def capabilities(self) -> Capabilities:
         """What the method needs with any of its parameters, and what it promises with all of them."""
@@ -124,14 +130,14 @@ class Varied(TensorMethod):
                     config=f"method.parameters.{name}",
                     fix=did_you_mean(unknown[0], models) or f"the models are {', '.join(models)}",
                 )
-        for chosen in {tuple(models), *leaves(self._among)}:
+        for chosen in leaves(self._among):
             if missing := [each for each in chosen if each not in models]:
                 raise ConfigError(
                     f"`among` names {missing[0]!r}, which is no model of the pool",
                     config="method.among",
                     fix=did_you_mean(missing[0], models) or f"the models are {', '.join(models)}",
                 )
-        for chosen in set(leaves(self._among)) or {tuple(models)}:
+        for chosen in dict.fromkeys(leaves(self._among)) or [tuple(models)]:
             self._check_count(chosen)
             for method in self._corners(chosen):
                 method.check(chosen)
@@ -144,19 +150,11 @@ class Varied(TensorMethod):
         return SurveyByInstance(self._part) if surveys else None
 
     def merge(self, group: TensorGroup) -> Tensor:
-        method, part = self._prepared(group)
-        return method.merge(part)
-
-    def reference(self, group: TensorGroup) -> Tensor:
-        method, part = self._prepared(group)
-        return method.reference(part)
-
-    def _prepared(self, group: TensorGroup) -> tuple[TensorMethod, TensorGroup]:
         method, part = self._part(group)
         if group.survey is not None:
             part = part.only(part.names)
             part.survey = group.survey.get(method)
-        return method, part
+        return method.merge(part)
 
     def _part(self, group: TensorGroup) -> tuple[TensorMethod, TensorGroup]:
         """The method for the tensor of a group, and the group with the models that it merges there."""
@@ -165,10 +163,11 @@ class Varied(TensorMethod):
             group = group.only([name for name in group.names if name in chosen])
         except Undecided:
             pass
-        values = {}
+        values: dict[str, Any] = {}
         for name, setting in self._settings.items():
             try:
-                values[name] = setting.at(group) if isinstance(setting, Setting) else self._each(name, group)
+                each = isinstance(setting, dict)
+                values[name] = self._each(name, setting, group) if each else setting.at(group)
             except Undecided:
                 continue
         try:
@@ -181,10 +180,9 @@ class Varied(TensorMethod):
                 why=_reasons(error),
             ) from error
 
-    def _each(self, name: str, group: TensorGroup) -> PerModel:
+    def _each(self, name: str, setting: Mapping[str, Setting], group: TensorGroup) -> PerModel:
         """One value for each model of the group."""
-        setting, own = self._settings[name], getattr(self.method, name)
-        assert isinstance(setting, dict)
+        own = getattr(self.method, name)
         found = []
         for model in group.names:
             try:
@@ -194,11 +192,11 @@ class Varied(TensorMethod):
             found.append((model, value))
         return PerModel(tuple(found))
 
-    @cached_property
+    @property
     def _settings(self) -> dict[str, Setting | dict[str, Setting]]:
         return {name: parse(said) for name, said in self.parameters.items()}
 
-    @cached_property
+    @property
     def _among(self) -> Setting:
         read = parse(self.among) if self.among else _NOTHING
         assert isinstance(read, Setting)
@@ -209,11 +207,12 @@ class Varied(TensorMethod):
 
         Values that are allowed but do not go together are left out: they may never meet.
         """
-        written = {name: list(dict.fromkeys(leaves(setting))) for name, setting in self._settings.items()}
-        first = {name: self._spread(name, values[0], models) for name, values in written.items()}
+        settings = self._settings
+        written = {name: list(dict.fromkeys(leaves(setting))) for name, setting in settings.items()}
+        first = {name: _spread(settings[name], values[0], models) for name, values in written.items()}
         choices = [first]
         for name, values in written.items():
-            choices += [{**first, name: self._spread(name, value, models)} for value in values[1:]]
+            choices += [{**first, name: _spread(settings[name], value, models)} for value in values[1:]]
         found = []
         for choice in choices:
             try:
@@ -222,12 +221,6 @@ class Varied(TensorMethod):
                 if any(detail["loc"] for detail in error.errors()):
                     raise
         return found or [self.method]
-
-    def _spread(self, name: str, value: Any, models: Sequence[str]) -> Any:
-        setting = self._settings[name]
-        if isinstance(setting, Setting):
-            return value
-        return PerModel(tuple((model, value) for model in models or setting))
 
     def _check_count(self, chosen: Sequence[str]) -> None:
         needs = self.method.capabilities
@@ -245,6 +238,13 @@ class PerModel:
     """Model -> value, as pairs, so that it can be hashed."""
 
     pairs: tuple[tuple[str, Any], ...]
+
+
+def _spread(setting: Setting | Mapping[str, Setting], value: Any, models: Sequence[str]) -> Any:
+    """The value, for each model where the setting is by model."""
+    if isinstance(setting, Setting):
+        return value
+    return PerModel(tuple((model, value) for model in models or setting))
 
 
 def _with(method: TensorMethod, values: Mapping[str, Any]) -> TensorMethod:
