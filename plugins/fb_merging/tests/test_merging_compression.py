@@ -120,6 +120,15 @@ def test_low_rank_keeps_leading_singular_triplets(dtype, parameters):
     assert_near(fuse("low_rank", {"m": model}, base, **parameters), wanted, dtype)
 
 
+def test_low_rank_from_a_random_sketch_comes_near_the_best_approximation():
+    generator = torch.Generator().manual_seed(0)
+    u, _, vh = torch.linalg.svd(torch.randn(60, 50, generator=generator), full_matrices=False)
+    s = 0.5 ** torch.arange(50)
+    base, model = {"w": torch.zeros(60, 50)}, {"w": (u * s) @ vh}
+    found = fuse("low_rank", {"model": model}, base, rank=4, factorization="randomized")["w"]
+    torch.testing.assert_close(found, (u[:, :4] * s[:4]) @ vh[:4], rtol=0, atol=0.01 * 0.5**4)
+
+
 @pytest.mark.parametrize(
     ("cls", "parameters"),
     [
@@ -128,6 +137,7 @@ def test_low_rank_keeps_leading_singular_triplets(dtype, parameters):
         (MagnitudePruning, {"n": 2, "m": 4, "density": 0.6}),
         (MagnitudePruning, {"density": 0}),
         (LowRank, {"rank": 2, "energy": 0.5}),
+        (LowRank, {"energy": 0.5, "factorization": "randomized"}),
     ],
 )
 def test_parameters_that_contradict_each_other_are_refused(cls, parameters):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from fb_merging.spectral.iso_cts import task_dimensions
+from fb_merging.spectral.iso_cts import IsoCts, task_dimensions
 
 from fusionbench_core import fuse
 
@@ -87,3 +87,19 @@ def test_common_directions_only_is_iso_c(zoo, assert_near):
 )
 def test_the_tasks_never_get_more_directions_than_there_are(rank, tasks, fraction, each):
     assert task_dimensions(rank, tasks, fraction) == each
+
+
+def test_directions_of_tasks_from_a_random_sketch_come_near_the_exact_ones():
+    generator = torch.Generator().manual_seed(0)
+
+    def falling() -> torch.Tensor:
+        left, _, right = torch.linalg.svd(torch.randn(50, 40, generator=generator), full_matrices=False)
+        return (left * 0.5 ** torch.arange(40)) @ right
+
+    base = {"w": torch.zeros(50, 40)}
+    models = [{"w": falling()} for _ in range(3)]
+    exact = fuse("iso_cts", models, base, common_space_fraction=0.7)["w"]
+    sketched = fuse("iso_cts", models, base, common_space_fraction=0.7, factorization="randomized")["w"]
+    assert (sketched - exact).norm() < 0.01 * exact.norm()
+    assert IsoCts(factorization="randomized").capabilities.random
+    assert not IsoCts().capabilities.random

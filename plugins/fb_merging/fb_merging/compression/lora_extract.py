@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Literal
 
 import torch
@@ -18,6 +17,7 @@ from fb_merging.operations.svd import (
     PowerIterations,
     leading_triplets,
     rank_holding,
+    sketching,
 )
 from fb_merging.operations.vectors import norm
 from fusionbench_core import (
@@ -95,8 +95,7 @@ class LoraExtract(ModelMethod):
 
     @property
     def capabilities(self) -> Capabilities:
-        """The record's; a random sketch makes the result depend on the seed."""
-        return dataclasses.replace(self.record.capabilities, random=self.factorization == "randomized")
+        return sketching(self.record.capabilities, self)
 
     def fuse(self, job: FusionJob) -> Fused:
         pool, (model,) = job.pool, job.pool.names
@@ -152,12 +151,7 @@ class LoraExtract(ModelMethod):
     def _leading(self, job: FusionJob, model: str, name: str, delta: Tensor) -> Factors:
         wanted = min(delta.shape) if self.energy is not None else self.rank or 16
         found = leading_triplets(
-            delta,
-            wanted,
-            lambda: torch.rand(delta.shape, generator=job.generator(model, name)),
-            factorization=self.factorization,
-            oversampling=self.oversampling,
-            power_iterations=self.power_iterations,
+            delta, wanted, self, lambda: torch.rand(delta.shape, generator=job.generator(model, name))
         )
         return found if self.energy is None else found.top(rank_holding(found.s, self.energy))
 

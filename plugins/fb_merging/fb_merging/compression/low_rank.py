@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from fb_merging.compression.records import LOW_RANK
 from fb_merging.operations.matrices import LeftAlone, is_matrix
-from fb_merging.operations.svd import rank_holding, svd
-from fusionbench_core import TensorGroup, TensorMethod, implements
+from fb_merging.operations.svd import (
+    Factorization,
+    Oversampling,
+    PowerIterations,
+    leading_triplets,
+    rank_holding,
+    sketching,
+)
+from fusionbench_core import Capabilities, TensorGroup, TensorMethod, implements
 
 
 @implements(LOW_RANK)
@@ -23,6 +32,7 @@ class LowRank(TensorMethod):
         $k$ is `rank`, or with `energy` the least for which $\sum_{i \le k} \sigma_i^2$ is that fraction of
         the whole. The result is dense: it shows what the rank costs in accuracy. Tensors that are no matrix,
         and those named in `exclude`, stay the model's.
+        `factorization="randomized"` finds the triplets from a random sketch.
         The paper also quantises the factors and shares ranks out among layers.
 
     Reference:
@@ -38,16 +48,28 @@ class LowRank(TensorMethod):
         description="fraction of the squared singular values kept, instead of `rank`",
     )
     exclude: LeftAlone = ()
+    factorization: Factorization = "exact"
+    oversampling: Oversampling = 10
+    power_iterations: PowerIterations = 2
 
     @model_validator(mode="after")
-    def _one_of_them(self) -> LowRank:
+    def _fits_together(self) -> LowRank:
         if self.rank is not None and self.energy is not None:
             raise ValueError("give rank or energy, not both")
+        if self.energy is not None and self.factorization == "randomized":
+            raise ValueError("energy needs all singular values: factorization must be exact")
         return self
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return sketching(self.record.capabilities, self)
 
     def merge(self, group: TensorGroup) -> Tensor:
         if not is_matrix(group, self.exclude):
             return group.models[0]
-        factors = svd(group.deltas[0])
-        kept = (self.rank or 16) if self.energy is None else rank_holding(factors.s, self.energy)
-        return group.base + factors.top(kept).product()
+        (delta,), (name,) = group.deltas, group.names
+        wanted = min(delta.shape) if self.energy is not None else self.rank or 16
+        factors = leading_triplets(delta, wanted, self, partial(group.uniform, name))
+        if self.energy is not None:
+            factors = factors.top(rank_holding(factors.s, self.energy))
+        return group.base + factors.product()

@@ -6,16 +6,17 @@ weights, not on the rounding of the factorisation, and costs little more time th
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from fb_merging.operations.vectors import norm
-from fusionbench_core import MethodError
+from fusionbench_core import Capabilities, MethodError
 
 Factorization = Annotated[
     Literal["exact", "randomized"],
@@ -58,7 +59,7 @@ def rank_holding(s: Tensor, energy: float) -> int:
     return int((held < energy * held[-1]).sum()) + 1 if len(s) else 0
 
 
-def svd(matrix: Tensor, magnitude: float = 0.0) -> Factors:
+def svd(matrix: Tensor) -> Factors:
     """The compact singular value decomposition of an `(m, n)` matrix.
 
     Singular values below `max(m, n) * eps * s[0]` are rounding errors of this computation, their vectors
@@ -66,8 +67,6 @@ def svd(matrix: Tensor, magnitude: float = 0.0) -> Factors:
 
     Args:
         matrix: `(m, n)`.
-        magnitude: Norm of what the matrix is a small rest of, whose rounding errors it has: it takes the
-            place of `s[0]` if it is larger.
 
     Raises:
         MethodError: if it does not converge.
@@ -76,7 +75,7 @@ def svd(matrix: Tensor, magnitude: float = 0.0) -> Factors:
         u, s, vh = torch.linalg.svd(matrix.double(), full_matrices=False)
     except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
         raise _failed(matrix, error) from error
-    largest = max(float(s[0]), magnitude) if len(s) else 0.0
+    largest = float(s[0]) if len(s) else 0.0
     rank = int((s > max(matrix.shape) * torch.finfo(s.dtype).eps * largest).sum())
     return Factors(u, s, vh).top(rank)
 
@@ -122,25 +121,42 @@ def randomized_svd(
     return Factors(sketch @ small.u, small.s, small.vh)
 
 
+class FactorizationSettings(Protocol):
+    """The parameters of a method that may use a random sketch."""
+
+    @property
+    def factorization(self) -> Literal["exact", "randomized"]: ...
+    @property
+    def oversampling(self) -> int: ...
+    @property
+    def power_iterations(self) -> int: ...
+
+
 def leading_triplets(
-    matrix: Tensor,
-    rank: int,
-    draw: Callable[[], Tensor],
-    *,
-    factorization: Literal["exact", "randomized"],
-    oversampling: int,
-    power_iterations: int,
+    matrix: Tensor, rank: int, settings: FactorizationSettings, draw: Callable[[], Tensor]
 ) -> Factors:
     """The leading triplets of an `(m, n)` matrix, in the way that a method's parameters ask for.
 
     Args:
         matrix: `(m, n)`.
         rank: Triplets wanted.
+        settings: The method.
         draw: Gives random numbers in [0, 1), `(m, n)`; called only if `factorization` is randomized.
     """
-    if factorization == "exact":
+    if settings.factorization == "exact":
         return svd(matrix).top(rank)
-    return randomized_svd(matrix, rank, draw(), oversampling=oversampling, power_iterations=power_iterations)
+    return randomized_svd(
+        matrix,
+        rank,
+        draw(),
+        oversampling=settings.oversampling,
+        power_iterations=settings.power_iterations,
+    )
+
+
+def sketching(capabilities: Capabilities, settings: FactorizationSettings) -> Capabilities:
+    """Capabilities of a method with these settings: a random sketch makes the result depend on the seed."""
+    return dataclasses.replace(capabilities, random=settings.factorization == "randomized")
 
 
 def polar(matrix: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from functools import partial
 
 import torch
 from pydantic import Field
@@ -11,7 +11,13 @@ from torch import Tensor
 
 from fb_merging.operations.combine import mean
 from fb_merging.operations.matrices import Excluded, is_matrix
-from fb_merging.operations.svd import Factorization, Oversampling, PowerIterations, leading_triplets
+from fb_merging.operations.svd import (
+    Factorization,
+    Oversampling,
+    PowerIterations,
+    leading_triplets,
+    sketching,
+)
 from fb_merging.spectral.records import CART
 from fusionbench_core import Capabilities, TensorGroup, TensorMethod, implements
 
@@ -44,26 +50,17 @@ class Cart(TensorMethod):
 
     @property
     def capabilities(self) -> Capabilities:
-        """The record's; a random sketch makes the result depend on the seed."""
-        return dataclasses.replace(self.record.capabilities, random=self.factorization == "randomized")
+        return sketching(self.record.capabilities, self)
 
     def merge(self, group: TensorGroup) -> Tensor:
         center = mean(group.models)
         if not is_matrix(group, self.exclude):
             return center
+        # Less a hair, as 0.07 * 100 is more than 7.
+        rank = math.ceil(self.rank_fraction * min(center.shape) - 1e-9)
         total = torch.zeros_like(center, dtype=torch.float64)
         for name, model in zip(group.names, group.models):
-            total += self._cut(group, name, model.double() - center)
+            total += leading_triplets(
+                model.double() - center, rank, self, partial(group.uniform, name)
+            ).product()
         return torch.add(center, total.to(center.dtype), alpha=self.scaling_factor)
-
-    def _cut(self, group: TensorGroup, model: str, difference: Tensor) -> Tensor:
-        # Less a hair, as 0.07 * 100 is more than 7.
-        rank = math.ceil(self.rank_fraction * min(difference.shape) - 1e-9)
-        return leading_triplets(
-            difference,
-            rank,
-            lambda: group.uniform(model),
-            factorization=self.factorization,
-            oversampling=self.oversampling,
-            power_iterations=self.power_iterations,
-        ).product()

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from fb_merging.operations.matrices import Excluded, add_matrix_update, wide_sum
-from fb_merging.operations.svd import Factors, polar, svd
+from fb_merging.operations.svd import (
+    Factorization,
+    Factors,
+    Oversampling,
+    PowerIterations,
+    leading_triplets,
+    polar,
+    sketching,
+    svd,
+)
 from fb_merging.spectral.records import ISO_CTS
-from fusionbench_core import TensorGroup, TensorMethod, implements
+from fusionbench_core import Capabilities, TensorGroup, TensorMethod, implements
 
 
 @implements(ISO_CTS)
@@ -28,6 +40,8 @@ class IsoCts(TensorMethod):
         $n_t$ is $(r - \lfloor \text{common\_space\_fraction} \cdot r \rfloor) / T$, rounded to the nearest
         integer, as in the authors' code and in FusionBench; small matrices may get none, which is Iso-C.
         Tensors that are no matrix get the mean task vector, which $\alpha$ scales too.
+        `factorization="randomized"` finds the $n_t$ triplets of each task from a random sketch; those of the
+        sum, which are most of them, stay exact.
         Triplets of singular value 0 have arbitrary vectors and are left out, also of the mean.
         The authors choose $\alpha$ on validation data.
 
@@ -40,16 +54,28 @@ class IsoCts(TensorMethod):
     )
     scaling_factor: float = Field(default=1.0, description="α: multiplies the merged task vector")
     exclude: Excluded = ()
+    factorization: Factorization = "exact"
+    oversampling: Oversampling = 10
+    power_iterations: PowerIterations = 2
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return sketching(self.record.capabilities, self)
 
     def merge(self, group: TensorGroup) -> Tensor:
         return add_matrix_update(
-            group, self._combine, exclude=self.exclude, scaling_factor=self.scaling_factor
+            group, partial(self._combine, group), exclude=self.exclude, scaling_factor=self.scaling_factor
         )
 
-    def _combine(self, deltas: list[Tensor]) -> Tensor:
+    def _combine(self, group: TensorGroup, deltas: list[Tensor]) -> Tensor:
         each = task_dimensions(min(deltas[0].shape), len(deltas), self.common_space_fraction)
         common = svd(wide_sum(deltas)).top(min(deltas[0].shape) - each * len(deltas))
-        parts = [*(_own_directions(delta, common.u).top(each) for delta in deltas if each), common]
+        own = [
+            self._own_directions(delta, common.u, each, partial(group.uniform, name))
+            for name, delta in zip(group.names, deltas)
+            if each
+        ]
+        parts = [*own, common]
         s = torch.cat([part.s for part in parts])
         if not len(s):
             return torch.zeros_like(deltas[0])
@@ -57,14 +83,19 @@ class IsoCts(TensorMethod):
         vh = polar(torch.cat([part.vh for part in parts]))
         return u @ vh * float(s.mean())
 
+    def _own_directions(
+        self, delta: Tensor, common: Tensor, rank: int, draw: Callable[[], Tensor]
+    ) -> Factors:
+        """What a task matrix does outside of the common column space."""
+        wide = delta.double()
+        rest = wide - common @ (common.T @ wide)
+        found = leading_triplets(rest, rank, self, draw)
+        # What is left of a matrix that lies in the common space is its rounding.
+        noise = max(wide.shape) * torch.finfo(wide.dtype).eps * float(torch.linalg.matrix_norm(wide))
+        return found.top(int((found.s > noise).sum()))
+
 
 def task_dimensions(rank: int, tasks: int, common_space_fraction: float) -> int:
     """How many of `rank` directions each task gets for itself."""
     wanted = round((rank - int(rank * common_space_fraction)) / tasks)
     return min(wanted, rank // tasks)
-
-
-def _own_directions(delta: Tensor, common: Tensor) -> Factors:
-    """What a task matrix does outside of the common column space."""
-    wide = delta.double()
-    return svd(wide - common @ (common.T @ wide), magnitude=float(torch.linalg.matrix_norm(wide)))

@@ -164,6 +164,35 @@ ACE_MERGING = MethodRecord(
     ),
 )
 
+DC_MERGE = MethodRecord(
+    name="dc_merge",
+    target="fb_merging.spectral.dc_merge:DcMerge",
+    summary="TIES in a basis that covers the leading singular vectors of all tasks",
+    tags=(*_TAGS, "sparse", "lora"),
+    capabilities=_SPECTRAL,
+    paper=Paper(
+        title="DC-Merge: Improving Model Merging with Directional Consistency",
+        authors="Zhang et al.",
+        year=2026,
+        venue="CVPR",
+        arxiv="2603.06242",
+    ),
+)
+
+ORTHOMERGE = MethodRecord(
+    name="orthomerge",
+    target="fb_merging.spectral.orthomerge:OrthoMerge",
+    summary="merge the rotations of the base's weights as rotations, the rest by task arithmetic",
+    tags=_TAGS,
+    # Not TRANSLATION: weights are rotated, not moved.
+    capabilities=Capabilities(
+        base="required",
+        locality="tensor",
+        laws=frozenset({Law.PERMUTATION, Law.BASE_FIXED_POINT, Law.SCALE}),
+    ),
+    paper=Paper(title="Orthogonal Model Merging", authors="Yang et al.", year=2026, arxiv="2602.05943"),
+)
+
 ENTRIES = (
     TSV_MERGING,
     ISO_C,
@@ -175,4 +204,6 @@ ENTRIES = (
     STAR,
     KNOTS,
     CORE_SPACE,
+    DC_MERGE,
+    ORTHOMERGE,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from functools import partial
 
 import torch
 from pydantic import Field
@@ -16,6 +16,7 @@ from fb_merging.operations.svd import (
     PowerIterations,
     leading_triplets,
     polar,
+    sketching,
 )
 from fb_merging.spectral.records import TSV_MERGING
 from fusionbench_core import Capabilities, TensorGroup, TensorMethod, implements
@@ -49,24 +50,18 @@ class TsvMerging(TensorMethod):
 
     @property
     def capabilities(self) -> Capabilities:
-        """The record's; a random sketch makes the result depend on the seed."""
-        return dataclasses.replace(self.record.capabilities, random=self.factorization == "randomized")
+        return sketching(self.record.capabilities, self)
 
     def merge(self, group: TensorGroup) -> Tensor:
         def combine(deltas: list[Tensor]) -> Tensor:
-            return merge_singular_vectors([self._leading(group, *each) for each in zip(group.names, deltas)])
+            rank = rank_of_each(deltas[0], len(deltas))
+            factors = [
+                leading_triplets(delta, rank, self, partial(group.uniform, name))
+                for name, delta in zip(group.names, deltas)
+            ]
+            return merge_singular_vectors(factors)
 
         return add_matrix_update(group, combine, exclude=self.exclude, scaling_factor=self.scaling_factor)
-
-    def _leading(self, group: TensorGroup, model: str, delta: Tensor) -> Factors:
-        return leading_triplets(
-            delta,
-            rank_of_each(delta, len(group.models)),
-            lambda: group.uniform(model),
-            factorization=self.factorization,
-            oversampling=self.oversampling,
-            power_iterations=self.power_iterations,
-        )
 
 
 def rank_of_each(matrix: Tensor, tasks: int) -> int:
