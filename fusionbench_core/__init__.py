@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from fusionbench_core.pools import PooledModel as PooledModel
     from fusionbench_core.pools import resolve_path as resolve_path
     from fusionbench_core.pools.source import load_into as load_into
+    from fusionbench_core.pools.vocabulary import Vocabulary as Vocabulary
     from fusionbench_core.records import BuilderRecord as BuilderRecord
     from fusionbench_core.records import Capabilities as Capabilities
     from fusionbench_core.records import CheckRecord as CheckRecord
@@ -153,6 +154,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "fusionbench_core.places": ("cache_dir",),
     "fusionbench_core.pools": ("ModelPool", "ModelSource", "PooledModel", "resolve_path"),
     "fusionbench_core.pools.source": ("load_into",),
+    "fusionbench_core.pools.vocabulary": ("Vocabulary",),
     "fusionbench_core.records": (
         "BuilderRecord",
         "Capabilities",

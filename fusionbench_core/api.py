@@ -43,6 +43,7 @@ def fuse(
     tasks: Tasks | None = None,
     scope: Scope | None = None,
     heads: Sequence[str] = (),
+    tokenizer: str | Mapping[str, Any] | None = None,
     seed: int = 0,
     engine: Mapping[str, Any] | None = None,
     **parameters: Any,
@@ -62,6 +63,8 @@ def fuse(
         tasks: Task pool (or its preset's name) for methods that need data.
         scope: Which tensors are merged; default all.
         heads: Shell patterns of task-specific tensors, never merged.
+        tokenizer: For paths of different vocabularies: `"base"`, `"union"`, a model's name, or the
+            section `modelpool.tokenizer`; aligns their rows token by token.
         seed: Keys all random numbers.
         engine: Settings of the `engine` section, e.g. `{"threads": 1, "dtype": "bfloat16"}`.
         parameters: Parameters of the method, if it was named.
@@ -77,7 +80,7 @@ def fuse(
     method, record = _method(method or parameters.pop("method", None), parameters, registry)
     named = dict(models) if isinstance(models, Mapping) else {str(i): model for i, model in enumerate(models)}
     kind = _kind(named, base)
-    pool = _pool(named, base, source, registry, scope, tuple(heads))
+    pool = _pool(named, base, source, registry, scope, tuple(heads), tokenizer)
     task_pool = _tasks(tasks, registry)
     check_data(method, record, pool, task_pool)
     options = engine_options(EngineConfig.model_validate(dict(engine or {})))
@@ -207,6 +210,7 @@ def _pool(
     registry: Registry,
     scope: Scope | None,
     heads: tuple[str, ...],
+    tokenizer: str | Mapping[str, Any] | None = None,
 ) -> ModelPool:
     if _kind_of("models", next(iter(models.values()))) == "path":
         references = {name: _reference(model) for name, model in models.items()}
@@ -214,7 +218,10 @@ def _pool(
         section |= {"base": _reference(base)} if base is not None else {}
         section |= {"source": source} if source is not None else {}
         section |= {"scope": scope} if scope is not None else {}
+        section |= {"tokenizer": tokenizer} if tokenizer is not None else {}
         return build_pool(section, registry)
+    if tokenizer is not None:
+        raise ConfigError("`tokenizer` is for models given as paths: others come without one")
     pooled = {name: PooledModel(name, content=model) for name, model in models.items()}
     reference = PooledModel("_base_", content=base) if base is not None else None
     return ModelPool(pooled, reference, scope=scope, heads=heads)

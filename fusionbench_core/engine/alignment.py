@@ -86,7 +86,10 @@ def _incompatible(problems: list[str]) -> IncompatibleModels:
     rows = [p for p in problems if "embed" in p or "lm_head" in p or "wte" in p]
     fix = "leave tensors out with `modelpool.scope.exclude`, or name task heads in `modelpool.heads`"
     if rows and any("expected" in row for row in rows):
-        fix = f"the vocabularies differ: fuse models of one tokenizer, or exclude the embeddings\n{fix}"
+        fix = (
+            "if it is the vocabularies that differ, say which tokens the result has:\n"
+            "modelpool.tokenizer=base (or union, or a model's name) aligns the rows token by token;\n" + fix
+        )
     shown = problems[:_SHOWN] + ([f"… and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else [])
     count = f"{len(problems)} tensors differ" if len(problems) > 1 else "1 tensor differs"
     return IncompatibleModels(

@@ -129,7 +129,7 @@ def make_plan(
         write_bytes=sum(step.info.nbytes for step in steps),
         peak_bytes=peak,
         inputs=inputs,
-        notes=aligned.notes,
+        notes=(*aligned.notes, *(pool.alignment.notes if pool.alignment else ())),
         key=_key(method, steps, inputs, options, seed),
     )
 
@@ -166,6 +166,12 @@ def check_models(method: Method, pool: ModelPool) -> None:
             config="modelpool.models",
             why=f"the pool names {', '.join(pool.names)}",
             fix="remove models from `modelpool.models`",
+        )
+    if pool.alignment and capabilities.output != "weights":
+        raise MissingCapability(
+            f"{name} keeps its members as they are, so their vocabularies cannot be aligned",
+            config="modelpool.tokenizer",
+            fix="remove it, or choose a method that gives weights",
         )
     method.check(pool.names)
 

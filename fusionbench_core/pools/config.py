@@ -11,11 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from fusionbench_core.config.errors import explain
 from fusionbench_core.errors import ConfigError, NotFound
 from fusionbench_core.layers import layer_pattern
+from fusionbench_core.pools.aligned import AlignedSource, VocabularyAlignment
 from fusionbench_core.pools.pool import ModelPool, PooledModel
 from fusionbench_core.pools.reference import resolve_path
 from fusionbench_core.pools.scope import Scope
 from fusionbench_core.pools.source import ModelSource
 from fusionbench_core.pools.stack import LayerStack, StackPart
+from fusionbench_core.pools.tokenizer import BASE, TokenizerConfig
 from fusionbench_core.registry import Registry
 from fusionbench_core.suggest import did_you_mean
 
@@ -59,6 +61,12 @@ class PoolConfig(BaseModel):
         description="chat template of the result: Jinja, or `auto` for that of most models; null: the base's",
     )
 
+    tokenizer: TokenizerConfig | None = Field(
+        default=None,
+        description="align models of different vocabularies token by token: `base`, a model's name, `union`, "
+        "or a section with more",
+    )
+
     @field_validator("layer_names")
     @classmethod
     def _has_a_number(cls, value: str | None) -> str | None:
@@ -93,6 +101,8 @@ def build_pool(section: Mapping[str, Any], registry: Registry, *, file: Path | N
                 f"`modelpool.data` names {name!r}, which is no model of the pool",
                 fix=did_you_mean(name, list(models)) or f"the models are {', '.join(models)}",
             )
+    if config.tokenizer is not None:
+        base, models = _aligned(config.tokenizer, base, models)
     return ModelPool(
         models,
         base,
@@ -102,6 +112,25 @@ def build_pool(section: Mapping[str, Any], registry: Registry, *, file: Path | N
         layer_names=config.layer_names,
         chat_template=config.chat_template,
     )
+
+
+def _aligned(
+    config: TokenizerConfig, base: PooledModel | None, models: Mapping[str, PooledModel]
+) -> tuple[PooledModel | None, dict[str, PooledModel]]:
+    """The same models, with one vocabulary."""
+    config.check(list(models), base is not None)
+    everyone = {**({BASE: base} if base is not None else {}), **models}
+    sources = {name: model.source for name, model in everyone.items() if model.source is not None}
+    alignment = VocabularyAlignment(config, sources, next(iter(everyone)))
+    aligned = {
+        name: PooledModel(
+            model.name,
+            source=AlignedSource(path=source.path, model=source, name=name, alignment=alignment),
+        )
+        for name, model in everyone.items()
+        if (source := model.source) is not None
+    }
+    return aligned.pop(BASE) if base is not None else None, aligned
 
 
 def _with_base(section: Mapping[str, Any]) -> dict[str, Any]:

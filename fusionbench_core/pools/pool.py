@@ -12,6 +12,7 @@ from torch import nn
 from fusionbench_core.checkpoints import Checkpoint, StateDictCheckpoint
 from fusionbench_core.checkpoints.finite import FiniteCheckpoint
 from fusionbench_core.errors import MissingCapability
+from fusionbench_core.pools.aligned import AlignedSource, VocabularyAlignment
 from fusionbench_core.pools.scope import Scope, matches
 from fusionbench_core.pools.source import ModelSource
 
@@ -84,6 +85,12 @@ class ModelPool:
     def names(self) -> tuple[str, ...]:
         """Names of the models, the base not among them."""
         return tuple(self.models)
+
+    @property
+    def alignment(self) -> VocabularyAlignment | None:
+        """How the models came to one vocabulary, if they had different ones."""
+        source = self.reference_model.source
+        return source.alignment if isinstance(source, AlignedSource) else None
 
     def __len__(self) -> int:
         return len(self.models)

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from fusionbench_core.checkpoints import Checkpoint
-from fusionbench_core.errors import IncompatibleModels
+from fusionbench_core.errors import IncompatibleModels, MissingCapability
+from fusionbench_core.pools.vocabulary import Vocabulary
 from fusionbench_core.records import SourceRecord
 
 
@@ -75,6 +76,20 @@ class ModelSource(BaseModel):
     def changed_assets(self) -> Mapping[str, str]:
         """File name -> text that an artefact carries in place of the asset of that name."""
         return {}
+
+    def vocabulary(self) -> Vocabulary | None:
+        """The model's tokens, for pools whose models have different ones. None: it has no tokens.
+
+        Raises:
+            InputError: if the tokenizer's files are missing or cannot be read.
+        """
+        return None
+
+    def resized(self, rows: int) -> nn.Module:
+        """Like `skeleton`, with `rows` rows in the tensors of the vocabulary."""
+        raise MissingCapability(
+            f"source {self.record.full_name} cannot change the size of a vocabulary", model=self.path
+        )
 
     def for_artefact(self, directory: Path) -> ModelSource:
         """The source that reads an artefact of this architecture, written to `directory`."""

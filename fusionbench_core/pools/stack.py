@@ -15,6 +15,7 @@ from fusionbench_core.checkpoints.stacked import Slice, StackedCheckpoint
 from fusionbench_core.errors import IncompatibleModels, MissingCapability
 from fusionbench_core.layers import layer_pattern
 from fusionbench_core.pools.source import ModelSource
+from fusionbench_core.pools.vocabulary import Vocabulary
 from fusionbench_core.records import SourceRecord
 
 CONFIG = "config.json"
@@ -65,6 +66,9 @@ class LayerStack(ModelSource):
             why="the config of its models is one for another number of layers",
             fix="write it first, with method=passthrough, and name the result as a model",
         )
+
+    def vocabulary(self) -> Vocabulary | None:
+        return self.slices[0].model.vocabulary()
 
     def assets(self) -> Sequence[Path]:
         return self.slices[0].model.assets()

@@ -30,6 +30,7 @@ class Architecture:
         trust_remote_code: Whether Python files beside the config may be run.
         pooler: Whether the model has its pooling layer, where the class leaves that open.
         untied: Whether weights that the config ties are separate all the same.
+        vocab_size: Number of tokens, where it is not that of the config.
     """
 
     directory: Path
@@ -37,6 +38,7 @@ class Architecture:
     trust_remote_code: bool = False
     pooler: bool = True
     untied: bool = False
+    vocab_size: int | None = None
 
     @cached_property
     def meta(self) -> Any:
@@ -47,6 +49,11 @@ class Architecture:
     def state(self) -> dict[str, Tensor]:
         """The model's state dict, on the meta device; tied names hold the same object."""
         return self.meta.state_dict(keep_vars=True)
+
+    @property
+    def vocab_size_of_config(self) -> int:
+        """Number of tokens as config.json says it."""
+        return self.config().get_text_config().vocab_size
 
     def ties(self) -> list[tuple[str, ...]]:
         """Groups of names that share one tensor, in the order of the state dict."""
@@ -83,6 +90,8 @@ class Architecture:
         config = self.config()
         if self.untied:
             config.tie_word_embeddings = False
+        if self.vocab_size is not None:
+            config.get_text_config().vocab_size = self.vocab_size
         options = {} if self.pooler else {"add_pooling_layer": False}
         auto = getattr(transformers, self.auto)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,8 @@ from fb_nlp_tasks.sources.aligned import AlignedCheckpoint, align
 from fb_nlp_tasks.sources.architecture import Architecture
 from fb_nlp_tasks.sources.hub import commit_of, locate
 from fb_nlp_tasks.sources.recent import RecentTensors
-from fb_nlp_tasks.sources.text_models import _RECORDS, BY_NAME, TransformersTextSource
+from fb_nlp_tasks.sources.text_models import _RECORDS, BY_NAME, TransformersTextSource, tokenizer_files
+from fb_nlp_tasks.sources.vocabulary import TextVocabulary
 from fusionbench_core import (
     Checkpoint,
     ConfigError,
@@ -291,6 +293,13 @@ class PeftSource(ModelSource):
 
     def skeleton(self) -> nn.Module:
         return self.opened[1].skeleton()
+
+    def vocabulary(self) -> TextVocabulary:
+        base = self.base_model
+        return TextVocabulary(base.directory, self.opened[1], tokenizer_files(base.assets()))
+
+    def resized(self, rows: int) -> nn.Module:
+        return replace(self.opened[1], vocab_size=rows).skeleton()
 
     def commit(self) -> str | None:
         return commit_of(self.directory)

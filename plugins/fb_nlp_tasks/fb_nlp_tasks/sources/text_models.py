@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -15,10 +16,10 @@ from fb_nlp_tasks.sources import examples
 from fb_nlp_tasks.sources.aligned import AlignedCheckpoint, align
 from fb_nlp_tasks.sources.architecture import Architecture, read_config
 from fb_nlp_tasks.sources.hub import commit_of, locate
+from fb_nlp_tasks.sources.vocabulary import TextVocabulary
 from fusionbench_core import FusionError, ModelSource, implements, open_checkpoint, resolve_path
 
-ASSETS = (
-    "config.json",
+TOKENIZER = (
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -33,6 +34,9 @@ ASSETS = (
     "chat_template.jinja",
     "chat_template.json",
 )
+"""Files that make up a tokenizer, or name ids of tokens."""
+
+ASSETS = ("config.json", *TOKENIZER)
 """What `from_pretrained` of model and tokenizer may read besides the weights."""
 
 NOTICES = ("NOTICE*", "LICENSE*", "LICENCE*")
@@ -105,6 +109,12 @@ class TransformersTextSource(ModelSource):
         # The file may be an artefact whose architecture a builder changes: it tells what it holds.
         return align(open_checkpoint(self.directory), self.described, partial=True)[1].skeleton()
 
+    def vocabulary(self) -> TextVocabulary:
+        return TextVocabulary(self.directory, self.aligned[1], tokenizer_files(self.assets()))
+
+    def resized(self, rows: int) -> nn.Module:
+        return replace(self.aligned[1], vocab_size=rows).skeleton()
+
     def commit(self) -> str | None:
         return commit_of(self.directory)
 
@@ -150,6 +160,11 @@ class TextClassifier(TransformersTextSource):
 
     auto = "AutoModelForSequenceClassification"
     architectures = ("ForSequenceClassification",)
+
+
+def tokenizer_files(assets: Sequence[Path]) -> list[Path]:
+    """Those of a model's assets that make up its tokenizer, or name ids of tokens."""
+    return [asset for asset in assets if asset.name in TOKENIZER]
 
 
 BY_NAME: dict[str, type[TransformersTextSource]] = {
