@@ -100,7 +100,7 @@ class Varied(TensorMethod):
 
     @classmethod
     def example(cls, models: Sequence[str]) -> Mapping[str, Any]:
-        weights = {model: {"gradient": [0.5, 2.0 + index]} for index, model in enumerate(models)}
+        weights = {model: {"gradient": [0.5, 2.0 + index]} for index, model in enumerate(sorted(models))}
         method = {"name": "weighted_average", "weights": dict.fromkeys(models, 1.0)}
         return {"method": method, "parameters": {"weights": weights}}
 
@@ -207,7 +207,7 @@ class Varied(TensorMethod):
 
         Values that are allowed but do not go together are left out: they may never meet.
         """
-        settings = self._settings
+        settings = {name: setting for name, setting in self._settings.items() if list(leaves(setting))}
         written = {name: list(dict.fromkeys(leaves(setting))) for name, setting in settings.items()}
         first = {name: _spread(settings[name], values[0], models) for name, values in written.items()}
         choices = [first]
