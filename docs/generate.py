@@ -3,6 +3,7 @@
     python docs/generate.py            write all pages
     python docs/generate.py --check    exit with 1 and the names of those that would change
     python docs/generate.py --demo F   first take the report F of `make demo` for the table and the picture
+    python docs/generate.py --results D   first take the comparison D of `fb run --config-name data_free`
 
 The prose is in `_generate/templates`; `{{ name }}` there is replaced by what the modules of `_generate` make.
 Only the plugins of this repository are described, whatever else is installed.
@@ -30,6 +31,7 @@ from _generate import (
     methods,
     parity,
     report,
+    results,
     text,
 )
 
@@ -67,11 +69,12 @@ def pages() -> dict[str, str]:
         "conformance.md": checks.checks(),
         "errors.md": errors.error_classes(),
         "report.md": report.report(),
+        "results.md": results.results(),
     }
     texts = {name: _filled(name, fragments) for name, fragments in made.items()}
     texts |= {f"methods/{found.name}.md": methods.page(found, registry) for found in registry.all("method")}
     reference = {f"{REFERENCE}/{name}": f"{NOTE}\n\n{page.rstrip()}\n" for name, page in texts.items()}
-    return {**reference, **demo.demo()}
+    return {**reference, **results.pictures(), **demo.demo()}
 
 
 def _filled(name: str, fragments: Mapping[str, str]) -> str:
@@ -90,6 +93,7 @@ def _contents(registry: Registry) -> str:
         ("[Tasks](tasks.md)", count("task"), "what measures them"),
         ("[Statistics and builders](statistics.md)", count("statistic", "builder"), "what methods rely on"),
         ("[Presets](presets.md)", len(components.preset_rows(registry)), "configs that plugins bring"),
+        ("[Methods on the benchmarks](results.md)", "", "accuracy of every data-free method"),
         ("[Embedded benchmarks](benchmarks.md)", "", "data, sizes, sources and licences"),
         ("[Config keys](config.md)", "", "every key of a config"),
         ("[Command line](cli.md)", len(list(commands.commands())), "the help of every command"),
@@ -106,6 +110,8 @@ def main() -> int:
     """Write the pages, or check them."""
     if "--demo" in sys.argv[1:]:
         demo.take(Path(sys.argv[sys.argv.index("--demo") + 1]))
+    if "--results" in sys.argv[1:]:
+        results.take(Path(sys.argv[sys.argv.index("--results") + 1]))
     made = pages()
     stale = [path for path, page in made.items() if _text_of(ROOT / path) != page]
     present = {path.relative_to(ROOT).as_posix() for path in (ROOT / REFERENCE).rglob("*.md")}
