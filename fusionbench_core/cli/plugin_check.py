@@ -155,19 +155,26 @@ def _table(report: CheckReport, verbose: bool) -> None:
         skipped = sum(result.status == "skipped" for result in of_it)
         counts = f"{passed} passed" + (f", {len(bad)} not" if bad else "")
         click.echo(f"{mark:<5} {subject:<40} {counts}" + (f", {skipped} not applicable" if skipped else ""))
+        told: dict[str, str] = {}
         for result in of_it if verbose else bad:
-            _one(result)
+            # One fault often fails many checks: it is told in full once.
+            first = result.check if verbose else told.setdefault(result.message, result.check)
+            _one(result, first)
         for result in of_it:
             if result.suggestion:
                 click.echo(f"      {result.check} may be improved: {result.suggestion}")
     click.echo(f"\n{summary(report)}")
 
 
-def _one(result: Result) -> None:
+def _one(result: Result, first: str) -> None:
+    """A result; only its title if the check `first` said the same."""
     word = {"failed": "FAILED" if result.required else "warning", "error": "ERROR"}.get(
         result.status, result.status
     )
-    click.echo(f"      {result.check} {word}: {result.title}")
+    same = f" (as {first})" if first != result.check else ""
+    click.echo(f"      {result.check} {word}: {result.title}{same}")
+    if same:
+        return
     facts = [
         ("what", result.message),
         ("measured", result.measured),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
@@ -67,8 +68,8 @@ def run_check(
     started = time.perf_counter()
     if missing:
         return _result(check, subject, "skipped", started, message=f"{', '.join(missing)} failed")
-    if subject.record is not None and not check.id.endswith(FIRST) and not _importable(subject):
-        return _result(check, subject, "skipped", started, message="it cannot be imported")
+    if subject.record is not None and not check.id.endswith(FIRST) and (lacking := _lacking(subject)):
+        return _result(check, subject, "skipped", started, message=lacking)
     try:
         suggestion = check(subject)
     except Inapplicable as because:
@@ -97,11 +98,15 @@ def run_check(
     return _result(check, subject, "passed", started, suggestion=suggestion or "")
 
 
-def _importable(subject: Subject) -> bool:
+def _lacking(subject: Subject) -> str:
+    """Why there is nothing to look at, which each kind's first check tells in full; empty if there is."""
     try:
-        return subject.cls is not None
+        cls = subject.cls
     except FusionError:
-        return False
+        return "it cannot be imported"
+    if subject.kind == "method" and (inspect.isabstract(cls) or getattr(cls, "record", None) is None):
+        return "its class is no complete method"
+    return ""
 
 
 def _reason(expected: Expected, subject: Subject, check: Check) -> str:

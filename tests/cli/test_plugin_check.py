@@ -145,3 +145,23 @@ def test_asking_for_what_is_not_there_gives_status_2_and_no_verdict(plugin_file,
     done = fb(plugin_file(), *words)
     assert (done.exit_code, done.stdout) == (2, "")
     assert says in done.stderr
+
+
+@pytest.mark.parametrize("fault", ["@fb.implements(RECORD)\n", "merge"])
+def test_what_is_no_complete_method_fails_once_and_not_in_every_check(plugin_file, fault):
+    file = plugin_file(name="partial_plugin")
+    with open(file, encoding="utf-8") as stream:
+        text = stream.read()
+    with open(file, "w", encoding="utf-8") as stream:
+        stream.write(text.replace(fault, "" if fault.startswith("@") else "fuse"))
+    report = json.loads(fb(file, "--subject", "half", "--format", "json").stdout)
+    assert {each["check"] for each in report["results"] if each["status"] != "skipped"} == {"FM-101"}
+    assert not report["conformant"]
+
+
+def test_a_fault_that_fails_many_checks_is_told_in_full_once(plugin_file):
+    file = plugin_file("raise KeyError('lost')", "lost_key_plugin")
+    done = fb(file, "--only", "FM-601", "--only", "FM-602")
+    assert done.stdout.count("KeyError: 'lost'") == 1
+    assert "FM-602" in done.stdout
+    assert "(as FM-601)" in done.stdout
