@@ -79,7 +79,7 @@ def fb_reporters() -> Iterable[records.ReporterRecord]:  # type: ignore[empty-bo
 
 @hookspec
 def fb_commands() -> Iterable[records.CommandRecord]:  # type: ignore[empty-body]
-    """Yield extra commands of `fb`. Since 1.0."""
+    """Yield extra commands of `fb`; `show_progress` shows how far one of them is. Since 1.0."""
 
 
 @hookspec
