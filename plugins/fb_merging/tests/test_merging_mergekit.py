@@ -78,8 +78,8 @@ def test_the_base_is_no_input_of_methods_on_task_vectors():
 def test_the_base_is_an_input_where_mergekit_counts_it():
     text = LINEAR + "base_model: ./base\nparameters: {weight: 0.5}\n"
     found = values(text)
-    assert found["modelpool"] == {"base": "./base", "models": {"a": "./a", "b": "./b", "base": "./base"}}
-    assert found["method"]["weights"] == {"a": 1.0, "b": 2.0, "base": 0.5}
+    assert found["modelpool"] == {"base": "./base", "models": {"a": "./a", "b": "./b", "base_2": "./base"}}
+    assert found["method"]["weights"] == {"a": 1.0, "b": 2.0, "base_2": 0.5}
 
 
 def test_settings_of_a_source_go_before_those_of_its_slice_and_of_the_whole():
@@ -131,8 +131,37 @@ def test_chat_templates_of_mergekit_are_jinja(name):
     assert said.index("one") < said.index("two")
 
 
-def test_tokenizer_settings_are_passed_on():
-    assert values(LINEAR + "tokenizer_source: union\n")["modelpool"]["tokenizer"] == "union"
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ("tokenizer_source: union", {"source": "union", "padding": "drop"}),
+        ("tokenizer_source: base", {"source": "a", "padding": "drop"}),
+        ("tokenizer_source: ./b", {"source": "b", "padding": "drop"}),
+        (
+            "tokenizer: {pad_to_multiple_of: 64}",
+            {"source": "union", "padding": "drop", "pad_to_multiple_of": 64},
+        ),
+        (
+            "tokenizer: {source: ./a, tokens: {x: {source: ./b, force: true}, y: {source: {kind: zero}}}}",
+            {
+                "source": "a",
+                "padding": "drop",
+                "tokens": {"x": {"source": "b", "force": True}, "y": {"source": "zero"}},
+            },
+        ),
+        (
+            "tokenizer: {tokens: {x: {source: {kind: model_token, model: ./b, token: z}}}}",
+            {"source": "union", "padding": "drop", "tokens": {"x": {"source": "b", "token": "z"}}},
+        ),
+    ],
+)
+def test_tokenizer_settings_name_models_as_the_pool_does(said, wanted):
+    assert values(f"{LINEAR}{said}\n")["modelpool"]["tokenizer"] == wanted
+
+
+def test_the_tokenizer_of_the_base_is_that_of_the_pools_base():
+    assert values(f"{TIES}tokenizer_source: base\n")["modelpool"]["tokenizer"]["source"] == "base"
+    assert values(f"{TIES}tokenizer_source: ./base\n")["modelpool"]["tokenizer"]["source"] == "base"
 
 
 def test_documents_are_put_in_the_order_in_which_they_need_each_other():
@@ -179,6 +208,9 @@ def test_the_last_document_that_no_other_needs_is_the_result_where_all_have_name
         (LINEAR + "chat_template: chatlm\n", "did you mean 'chatml'"),
         (LINEAR + "tokenizer_source: union\ntokenizer: {source: base}\n", "exclude each other"),
         (LINEAR.replace("./a", "./a+./b+./c"), "several adapters"),
+        (LINEAR + "tokenizer_source: ./c\n", "no model of this merge"),
+        (LINEAR + "tokenizer: {sorce: base}\n", "did you mean 'source'"),
+        (LINEAR + "tokenizer: {tokens: {x: {source: {kind: model_token, token_id: 3}}}}\n", "by the id of"),
         ("- 1\n", "is a mapping"),
         ("{", "not valid YAML"),
         ("", "is empty"),

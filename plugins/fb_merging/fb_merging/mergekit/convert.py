@@ -15,6 +15,7 @@ from fb_merging.mergekit.reference import Model
 from fb_merging.mergekit.rules import Part
 from fb_merging.mergekit.stages import linked
 from fb_merging.mergekit.templates import TEMPLATES
+from fb_merging.mergekit.tokenizer import RESERVED, tokenizer_of
 from fusionbench_core import ConfigError, Converted, did_you_mean
 
 _DTYPES = ("bfloat16", "float16", "float32", "float64")
@@ -88,13 +89,21 @@ def _pool(document: Document) -> tuple[dict[str, Any], list[Piece]]:
         base, models, names = _columns(document, inputs, role)
     else:
         base = document.base
-        labels = _labels([source.model for block in inputs for source in block])
+        each = list(dict.fromkeys(source.model for block in inputs for source in block))
+        labels = dict(zip(each, _distinct([model.label for model in each])))
         models = {labels[model]: model.reference() for model in labels}
         names = [tuple(labels[source.model] for source in block) for block in inputs]
     if base is not None:
         pool["base"] = base.reference() if isinstance(base, Model) else base
     pool["models"] = models
-    pool.update(_tokenizer(document))
+    tokenizer = tokenizer_of(
+        document.settings, _vocabularies(document, inputs, names, role, base is not None)
+    )
+    if tokenizer is not None:
+        pool["tokenizer"] = tokenizer
+    template = document.settings["chat_template"]
+    if template is not None:
+        pool["chat_template"] = _template(str(template))
     pieces = [
         Piece(own, sources, block.scopes, part, block.where)
         for own, sources, block, part in zip(names, inputs, document.blocks, _parts(document, sliced))
@@ -133,7 +142,7 @@ def _columns(
     # A slice with fewer sources is filled up with its first one, which is then not merged there.
     columns = [[block[index if index < len(block) else 0] for block in inputs] for index in range(width)]
     labels = ["_and_".join(dict.fromkeys(source.model.label for source in column)) for column in columns]
-    names = [f"{label}_{n}" if label in labels[:n] else label for n, label in enumerate(labels)]
+    names = _distinct(labels)
     models = {name: _stack(column) for name, column in zip(names, columns)}
     base = None
     if role == "apart" and document.blocks[0].base is not None:
@@ -168,14 +177,30 @@ def _parts(document: Document, sliced: bool) -> list[Part]:
     return parts
 
 
-def _labels(models: Sequence[Model]) -> dict[Model, str]:
-    """A name for each model, different ones for different models."""
-    names: dict[Model, str] = {}
-    for model in dict.fromkeys(models):
-        label, number = model.label, 2
-        while label in names.values():
-            label, number = f"{model.label}_{number}", number + 1
-        names[model] = label
+def _vocabularies(
+    document: Document,
+    inputs: Sequence[tuple[Source, ...]],
+    names: Sequence[tuple[str, ...]],
+    role: str,
+    has_base: bool,
+) -> dict[Model, str]:
+    """The pool's name of what has a model's vocabulary: of a stack that is its lowest model's."""
+    found = {source.model: name for source, name in zip(inputs[0], names[0])}
+    for sources, own in zip(inputs[1:], names[1:]):
+        found = {**{source.model: name for source, name in zip(sources, own)}, **found}
+    if has_base and document.blocks[0].base is not None:
+        found[document.blocks[0].base] = "base"
+    return found
+
+
+def _distinct(labels: Sequence[str]) -> list[str]:
+    """The labels, made different from each other and from words that a tokenizer's section has."""
+    names: list[str] = []
+    for label in labels:
+        name, number = label, 2
+        while name in (*names, *RESERVED):
+            name, number = f"{label}_{number}", number + 1
+        names.append(name)
     return names
 
 
@@ -191,25 +216,6 @@ def _engine(document: Document, notes: list[tuple[str, str]]) -> dict[str, Any]:
     written = out or work
     engine = {"dtype": str(written).removeprefix("torch.")} if written else {}
     return {**engine, "accumulate": "float64"} if work == "float64" else engine
-
-
-def _tokenizer(document: Document) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    source, whole = document.settings["tokenizer_source"], document.settings["tokenizer"]
-    if source is not None and whole is not None:
-        raise ConfigError(
-            "`tokenizer_source` and `tokenizer` exclude each other",
-            config="tokenizer",
-            fix="remove one of them",
-        )
-    if source is not None:
-        found["tokenizer"] = source
-    elif whole is not None:
-        found["tokenizer"] = whole
-    template = document.settings["chat_template"]
-    if template is not None:
-        found["chat_template"] = _template(str(template))
-    return found
 
 
 def _template(said: str) -> str:
