@@ -106,13 +106,20 @@ class AlignedCheckpoint(Checkpoint):
         names: How its names map to the module's.
         architecture: Gives shapes of regrouped tensors.
         aliases: Tied name -> the name whose tensor it shares.
+        model: Name of the module's class.
     """
 
     def __init__(
-        self, inner: Checkpoint, names: Names, architecture: Architecture, aliases: Mapping[str, str]
+        self,
+        inner: Checkpoint,
+        names: Names,
+        architecture: Architecture,
+        aliases: Mapping[str, str],
+        model: str,
     ) -> None:
         self._inner = inner
-        self._names = names
+        self.names = names
+        self.model = model
         self._architecture = architecture
         self._tied = dict(aliases)
         of_disk = {on_disk: name for name, on_disk in names.direct.items() if name not in aliases}
@@ -127,22 +134,22 @@ class AlignedCheckpoint(Checkpoint):
 
     def info(self, key: str) -> TensorInfo:
         key = self._tied.get(key, key)
-        if key in self._names.direct:
-            return self._inner.info(self._names.direct[key])
-        parts = self._names.regrouped[key].parts
+        if key in self.names.direct:
+            return self._inner.info(self.names.direct[key])
+        parts = self.names.regrouped[key].parts
         dtype = self._inner.info(next(iter(parts.values()))[0]).dtype
         return TensorInfo(tuple(self._architecture.state[key].shape), dtype)
 
     def tensor(self, key: str) -> Tensor:
         key = self._tied.get(key, key)
-        if key in self._names.direct:
-            return self._inner.tensor(self._names.direct[key])
+        if key in self.names.direct:
+            return self._inner.tensor(self.names.direct[key])
         return self._recent[key]
 
     def chunk(self, key: str, start: int, stop: int) -> Tensor:
         key = self._tied.get(key, key)
-        if key in self._names.direct:
-            return self._inner.chunk(self._names.direct[key], start, stop)
+        if key in self.names.direct:
+            return self._inner.chunk(self.names.direct[key], start, stop)
         return self._recent[key].reshape(-1)[start:stop]
 
     @property
@@ -150,11 +157,10 @@ class AlignedCheckpoint(Checkpoint):
         return self._tied
 
     def identity(self) -> str:
-        model = type(self._architecture.meta).__name__
-        return f"{self._inner.identity()}:{model}:{len(self._keys)}"
+        return f"{self._inner.identity()}:{self.model}:{len(self._keys)}"
 
     def _regroup(self, key: str) -> Tensor:
-        return self._names.regrouped[key].compute(self._inner, self._architecture.meta)[key]
+        return self.names.regrouped[key].compute(self._inner, self._architecture.meta)[key]
 
 
 def align(
@@ -189,7 +195,8 @@ def align(
             return align(inner, smaller, partial=partial)
     if missing and not partial:
         raise _lacks(inner, names, architecture, missing)
-    return AlignedCheckpoint(inner, names, architecture, aliases), architecture
+    model = type(architecture.meta).__name__
+    return AlignedCheckpoint(inner, names, architecture, aliases, model), architecture
 
 
 def _aliases(inner: Checkpoint, names: Names, architecture: Architecture) -> dict[str, str] | None:

@@ -16,6 +16,7 @@ from fb_nlp_tasks.sources import examples
 from fb_nlp_tasks.sources.aligned import AlignedCheckpoint, align
 from fb_nlp_tasks.sources.architecture import Architecture, read_config
 from fb_nlp_tasks.sources.hub import commit_of, locate
+from fb_nlp_tasks.sources.remembered import align_remembered
 from fb_nlp_tasks.sources.vocabulary import TextVocabulary
 from fusionbench_core import FusionError, ModelSource, implements, open_checkpoint, resolve_path
 
@@ -100,7 +101,7 @@ class TransformersTextSource(ModelSource):
     @cached_property
     def aligned(self) -> tuple[AlignedCheckpoint, Architecture]:
         """The weights, and the architecture fitted to them; see `align`."""
-        return align(open_checkpoint(self.directory), self.described)
+        return align_remembered(open_checkpoint(self.directory), self.described)
 
     def open(self) -> AlignedCheckpoint:
         return self.aligned[0]
