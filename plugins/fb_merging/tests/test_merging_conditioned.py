@@ -100,7 +100,69 @@ def test_tall_masks_keep_what_outweighs_the_other_tasks(lambdas):
         assert np.abs(found - mask * deltas.sum(0)).max() <= 16 * torch.finfo(torch.float32).eps
 
 
-@pytest.mark.parametrize("method", ["emr_merging", "tall_mask"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_bitdelta_adds_signs_times_the_mean_magnitude(dtype):
+    models, base = small_models(dtype)
+    fused = fuse("packed_bitdelta", models, base)
+    for name, model in models.items():
+        delta = (model.linear.weight.float() - base.linear.weight.float()).double()
+        wanted = base.linear.weight.double() + torch.where(delta > 0, 1, -1) * delta.abs().mean()
+        view = fused.for_task(name)
+        assert (view.linear.weight.double() - wanted).abs().max() <= 4 * torch.finfo(dtype).eps
+        assert torch.equal(view.linear.bias, model.linear.bias)
+
+
+def test_packed_bitdelta_gives_each_task_what_bitdelta_gives_alone():
+    models, base = small_models()
+    fused = fuse("packed_bitdelta", models, base)
+    for name, model in models.items():
+        alone = fuse("bitdelta", {name: model}, base)
+        torch.testing.assert_close(fused.for_task(name).linear.weight, alone.linear.weight, rtol=0, atol=1e-7)
+
+
+def test_packed_bitdelta_stores_bits_and_keeps_what_is_excluded_whole():
+    models, base = small_models()
+    signs = fuse("packed_bitdelta", models, base).state_dict()["task_signs.0"]
+    assert (signs.dtype, tuple(signs.shape)) == (torch.uint8, (3, 2))
+    kept = fuse("packed_bitdelta", models, base, exclude=["linear.*"])
+    assert all(torch.equal(kept.for_task(n).linear.weight, m.linear.weight) for n, m in models.items())
+
+
+def test_randes_finds_each_task_vector_among_randomly_signed_others():
+    models, base = small_models()
+    fused = fuse("randes", models, base, scaling_factor=0.7, seed=5)
+    deltas = task_vectors(models, base)
+    signs = []
+    for name in NAMES:
+        each = [fused.signs(name, place).double() for place in range(2)]
+        assert [tuple(sign.shape) for sign in each] == [(5,), (3,)]
+        assert all(set(sign.tolist()) <= {-1.0, 1.0} for sign in each)
+        signs.append(torch.cat([each[0].expand(3, 5).flatten(), each[1]]).numpy())
+    total = sum(sign * delta for sign, delta in zip(signs, deltas))
+    for name, sign in zip(NAMES, signs):
+        found = flat_update(fused.for_task(name), base)
+        assert np.abs(found - 0.7 * sign * total).max() <= 16 * torch.finfo(torch.float32).eps
+
+
+def test_one_model_alone_is_found_whole_by_randes():
+    models, base = small_models()
+    view = fuse("randes", {"a": models["a"]}, base, scaling_factor=1).for_task("a")
+    torch.testing.assert_close(view.linear.weight, models["a"].linear.weight, rtol=0, atol=1e-6)
+
+
+def test_the_signs_of_randes_hang_on_the_seed_and_the_task_alone():
+    models, base = small_models()
+    one, same, other = (fuse("randes", models, base, seed=seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(tensor, same[name]) for name, tensor in one.items())
+    assert any(not torch.equal(tensor, other[name]) for name, tensor in one.items())
+    turned = fuse("randes", dict(reversed(models.items())), base, seed=1).state_dict()
+    assert all(torch.equal(tensor, one[name]) for name, tensor in turned.items())
+
+
+CONDITIONED = ["emr_merging", "tall_mask", "randes", "packed_bitdelta"]
+
+
+@pytest.mark.parametrize("method", CONDITIONED)
 def test_a_view_keeps_ties_and_counters_and_leaves_the_fused_model_alone(method):
     models, base = small_models()
     fused = fuse(method, models, base)

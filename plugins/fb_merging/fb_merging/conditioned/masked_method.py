@@ -6,12 +6,14 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fb_merging.conditioned.masked_tasks import MaskedTasks, working_dtype
+from fb_merging.conditioned.masked_tasks import MaskedTasks
+from fb_merging.conditioned.tasks_of_pool import deltas_of, merged_tensors, one_task_each
+from fb_merging.conditioned.trunk_and_tasks import working_dtype
 from fb_merging.operations.bits import pack
 from fb_merging.operations.vectors import l1_norm
-from fusionbench_core import ConfigError, Fused, FusionJob, ModelMethod, ModelPool
+from fusionbench_core import Fused, FusionJob, ModelMethod
 
 
 class MaskedMethod(ModelMethod):
@@ -33,12 +35,12 @@ class MaskedMethod(ModelMethod):
         pool = job.pool
         names = pool.names if self.capabilities.ordered else sorted(pool.names)
         trunk = pool.module().requires_grad_(False)
-        tasks = _tasks_of(pool, names)
-        module = MaskedTasks(dict.fromkeys(tasks, 1.0), trunk, _merged_tensors(pool, trunk))
+        tasks = one_task_each(pool, names)
+        module = MaskedTasks(dict.fromkeys(tasks, 1.0), trunk, merged_tensors(pool, trunk))
         own, masked = (torch.zeros(len(names), dtype=torch.float64) for _ in range(2))
         kept, entries = [0] * len(names), 0
         for place, name in enumerate(module.tensors):
-            deltas = _deltas(pool, names, name, working_dtype(module.task_vector[place]))
+            deltas = deltas_of(pool, names, name, working_dtype(module.task_vector[place]))
             unified, masks = self.unify(deltas, names)
             module.task_vector[place].copy_(unified)
             packed = module.task_masks.get_buffer(str(place))
@@ -59,34 +61,3 @@ class MaskedMethod(ModelMethod):
                 "rescaler": module.rescalers,
             },
         )
-
-
-def _tasks_of(pool: ModelPool, names: Sequence[str]) -> list[str]:
-    tasks = [pool.task_of(name) for name in names]
-    twice = sorted({task for task in tasks if tasks.count(task) > 1})
-    if twice:
-        raise ConfigError(
-            f"several models are for the task {twice[0]!r}",
-            config="modelpool.data",
-            why="this method gives one model for each task",
-            fix="leave out all but one of them, or merge them first",
-        )
-    return tasks
-
-
-def _merged_tensors(pool: ModelPool, trunk: nn.Module) -> list[str]:
-    """Names of the floating-point tensors in scope that all models have; of tied ones the first."""
-    names, seen = [], set()
-    for name, tensor in trunk.state_dict().items():
-        everywhere = all(name in pool.checkpoint(model) for model in (None, *pool))
-        if not (tensor.is_floating_point() and everywhere and pool.merges(name)):
-            continue
-        if tensor.numel() == 0 or tensor.data_ptr() not in seen:
-            names.append(name)
-        seen.add(tensor.data_ptr())
-    return names
-
-
-def _deltas(pool: ModelPool, names: Sequence[str], tensor: str, dtype: torch.dtype) -> list[Tensor]:
-    base = pool.checkpoint().tensor(tensor).to(dtype)
-    return [pool.checkpoint(name).tensor(tensor).to(dtype) - base for name in names]

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fb_merging.conditioned.trunk_and_tasks import TrunkAndTasks
 from fb_merging.operations.bits import packed_size, unpack
-from fusionbench_core import BuildContext, TaskConditioned
+from fusionbench_core import BuildContext
 
 
-class MaskedTasks(TaskConditioned):
+class MaskedTasks(TrunkAndTasks):
     r"""For each task $t$ the model $\theta_0 + \lambda_t\,m_t \odot \tau$.
 
-    It costs two models, and a bit of every parameter a task. In its state dict the base has its own names, as
-    model sources look for them in the files of an artefact.
+    It costs two models, and a bit of every parameter a task.
 
     Args:
         rescalers: Task -> $\lambda_t$.
@@ -30,55 +28,27 @@ class MaskedTasks(TaskConditioned):
         rescalers: $\lambda_t$: task -> factor.
     """
 
+    own = ("task_vector", "task_masks")
+
     def __init__(self, rescalers: Mapping[str, float], trunk: nn.Module, tensors: Sequence[str]) -> None:
-        super().__init__(tuple(rescalers))
+        super().__init__(tuple(rescalers), trunk, tensors)
         self.rescalers = dict(rescalers)
-        self.trunk = trunk
-        self.tensors = tuple(tensors)
-        state = trunk.state_dict()
-        shaped = [state[name] for name in self.tensors]
         self.task_vector = nn.ParameterList(
-            nn.Parameter(torch.zeros_like(each), requires_grad=False) for each in shaped
+            nn.Parameter(torch.zeros_like(each), requires_grad=False) for each in self.shaped
         )
         self.task_masks = nn.Module()
-        for index, each in enumerate(shaped):
+        for place, each in enumerate(self.shaped):
             empty = torch.zeros(len(self.tasks), packed_size(each.numel()), dtype=torch.uint8)
-            self.task_masks.register_buffer(str(index), empty)
-        self.register_state_dict_post_hook(_with_own_names)
-        self.register_load_state_dict_pre_hook(_with_prefix)
+            self.task_masks.register_buffer(str(place), empty)
 
-    def view(self, task: str) -> nn.Module:
-        """A copy of the base with the task's masked and rescaled part of the task vector added."""
-        index = self.tasks.index(task)
-        module = copy.deepcopy(self.trunk)
-        state = module.state_dict()
-        for place, (name, unified) in enumerate(zip(self.tensors, self.task_vector)):
-            mask = unpack(self.task_masks.get_buffer(str(place))[index], unified.numel()).view_as(unified)
-            wide = working_dtype(unified)
-            update = torch.where(mask, unified, 0).to(wide)
-            state[name].copy_(torch.add(state[name].to(wide), update, alpha=self.rescalers[task]))
-        return module
+    def tuned(self, task: str, place: int, base: Tensor) -> Tensor:
+        unified = self.task_vector[place]
+        packed = self.task_masks.get_buffer(str(place))[self.tasks.index(task)]
+        mask = unpack(packed, unified.numel()).view_as(unified)
+        update = torch.where(mask, unified, 0).to(base.dtype)
+        return torch.add(base, update, alpha=self.rescalers[task])
 
 
 def build_masked_tasks(context: BuildContext) -> MaskedTasks:
     """The module that `arguments` describe (`rescalers` and `tensors`), with all masks empty."""
     return MaskedTasks(context.arguments["rescalers"], context.skeleton(), context.arguments["tensors"])
-
-
-def working_dtype(tensor: Tensor) -> torch.dtype:
-    """fp32, or fp64 for a tensor in fp64."""
-    return torch.promote_types(tensor.dtype, torch.float32)
-
-
-_TRUNK, _OTHERS = "trunk.", ("task_vector.", "task_masks.")
-
-
-def _with_own_names(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
-    for name in [name for name in state if name.startswith(prefix + _TRUNK)]:
-        state[prefix + name.removeprefix(prefix + _TRUNK)] = state.pop(name)
-
-
-def _with_prefix(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-    others = tuple(prefix + name for name in _OTHERS)
-    for name in [name for name in state if name.startswith(prefix) and not name.startswith(others)]:
-        state[prefix + _TRUNK + name.removeprefix(prefix)] = state.pop(name)

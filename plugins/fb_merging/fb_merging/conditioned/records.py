@@ -44,10 +44,64 @@ TALL_MASK = MethodRecord(
     ),
 )
 
+RANDES = MethodRecord(
+    name="randes",
+    target="fb_merging.conditioned.randes:RanDeS",
+    summary="the sum of all task vectors under random signs, by which each is found again",
+    tags=("task-vectors", "task-conditioned", "compression", "data-free"),
+    capabilities=Capabilities(
+        base="required",
+        locality="model",
+        output="conditioned",
+        random=True,
+        laws=frozenset({Law.PERMUTATION, Law.BASE_FIXED_POINT}),
+    ),
+    paper=Paper(
+        title="RanDeS: Randomized Delta Superposition for Multi-Model Compression",
+        authors="Zhou et al.",
+        year=2025,
+        arxiv="2505.11204",
+    ),
+)
+
+PACKED_BITDELTA = MethodRecord(
+    name="packed_bitdelta",
+    target="fb_merging.conditioned.packed_bitdelta:PackedBitDelta",
+    summary="the signs of each task's matrices, packed to bits, and a number a matrix",
+    tags=("task-vectors", "task-conditioned", "compression", "quantisation", "data-free"),
+    capabilities=Capabilities(
+        base="required",
+        locality="model",
+        output="conditioned",
+        laws=frozenset({Law.PERMUTATION, Law.BASE_FIXED_POINT}),
+    ),
+    paper=Paper(
+        title="BitDelta: Your Fine-Tune May Only Be Worth One Bit",
+        authors="Liu et al.",
+        year=2024,
+        venue="NeurIPS",
+        arxiv="2402.10193",
+    ),
+)
+
 MASKED_TASKS = BuilderRecord(
     name="masked_tasks",
     target="fb_merging.conditioned.masked_tasks:build_masked_tasks",
     summary="a base, one task vector, and a mask and a rescaler for each task",
 )
 
-ENTRIES: tuple[MethodRecord, ...] = (EMR_MERGING, TALL_MASK)
+SUPERPOSED_TASKS = BuilderRecord(
+    name="superposed_tasks",
+    target="fb_merging.conditioned.superposed_tasks:build_superposed_tasks",
+    summary="a base, one superposition of task vectors, and a seed of signs for each task",
+)
+
+SIGNED_TASKS = BuilderRecord(
+    name="signed_tasks",
+    target="fb_merging.conditioned.signed_tasks:build_signed_tasks",
+    summary="a base, and packed signs, scales and other tensors for each task",
+)
+
+BUILDERS = (MASKED_TASKS, SUPERPOSED_TASKS, SIGNED_TASKS)
+
+ENTRIES: tuple[MethodRecord, ...] = (EMR_MERGING, TALL_MASK, RANDES, PACKED_BITDELTA)
