@@ -1,4 +1,4 @@
-"""Convex problems, solved in fp64 to the rounding: the same answer whatever the order and the threads."""
+"""Convex problems, solved in fp64 to their optimum: the same answer whatever the order and the threads."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ def _minimum(loss: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
         point = start.clone().requires_grad_()
         descent = torch.optim.LBFGS(
             [point],
-            max_iter=1000,
-            tolerance_grad=1e-10,
-            tolerance_change=1e-15,
+            max_iter=400,
+            tolerance_grad=1e-7,
+            tolerance_change=1e-14,
             line_search_fn="strong_wolfe",
         )
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from pydantic import Field
 
@@ -24,7 +27,7 @@ class Stacking(ModelMethod):
     $$y = W\,[p_1, \dots, p_T] + b, \qquad
       \min_{W, b} \sum_i -\log \mathrm{softmax}(y(x_i))_{c_i} + \frac{\lambda}{2} \lVert W \rVert_F^2$$
 
-    over its labelled validation data: multinomial logistic regression, solved exactly.
+    over its labelled validation data: multinomial logistic regression.
 
     Notes:
         Classes differ from task to task, so there is a classifier for each, and the result must be told
@@ -42,6 +45,11 @@ class Stacking(ModelMethod):
     l2: float = Field(default=1.0, gt=0, description="λ: how much large weights cost, against summed loss")
     validation_samples: Samples = None
     in_memory: InMemory = "auto"
+
+    @classmethod
+    def example(cls, models: Sequence[str]) -> Mapping[str, Any]:
+        """Small weights are found in a few steps."""
+        return {"l2": 10.0}
 
     def fuse(self, job: FusionJob) -> Fused:
         members = members_of(job.pool, order_of(self, job.pool), self.in_memory)
