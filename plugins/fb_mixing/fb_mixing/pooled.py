@@ -48,11 +48,22 @@ def task_tensor(pool: ModelPool, model: str, key: str, base: Tensor) -> Tensor:
     return delta
 
 
-def average_into(module: nn.Module, pool: ModelPool, *, leave: Collection[str] = ()) -> None:
-    """Overwrite the floating-point tensors of `module`, which are the base's, by the mean of the models.
+def merge_into(
+    module: nn.Module, pool: ModelPool, scaling_factor: float | None = None, *, leave: Collection[str] = ()
+) -> None:
+    """Merge the models into `module`, which is the base's: task arithmetic, or their mean.
 
-    Tensors out of scope, absent from some model, or inside the submodules named in `leave` stay.
+    Tensors out of scope, absent from some model, or inside the submodules named in `leave` stay. Buffers such
+    as running statistics are averaged in any case: sums of differences could make a variance negative.
+
+    Args:
+        module: What is overwritten.
+        pool: The models.
+        scaling_factor: Multiplies the sum of the task vectors; None for the mean.
+        leave: Dotted names of submodules.
     """
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    mean = 1 / len(pool)
     seen = set()
     inside = tuple(f"{name}." for name in leave)
     for key, base in module.state_dict().items():
@@ -62,6 +73,7 @@ def average_into(module: nn.Module, pool: ModelPool, *, leave: Collection[str] =
         if base.data_ptr() in seen and base.numel():
             continue
         seen.add(base.data_ptr())
-        # base + mean of differences, not the mean itself: exact where the models equal the base
+        scale = mean if scaling_factor is None or key not in parameters else scaling_factor
+        # base + sum of differences, not a sum of models: exact where the models equal the base
         total = sum(task_tensor(pool, model, key, base) for model in pool)
-        base.copy_(base + total / len(pool))
+        base.copy_(base + scale * total)

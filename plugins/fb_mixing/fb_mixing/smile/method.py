@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from fb_mixing.modules import count, dotted, keep_forward, put_module
-from fb_mixing.pooled import average_into, task_tensor
+from fb_mixing.pooled import merge_into, task_tensor
 from fb_mixing.smile.decomposition import decompose
 from fb_mixing.smile.linear import SmileLinear
 from fb_mixing.smile.records import SMILE_UPSCALING
@@ -110,7 +110,7 @@ class SmileUpscaling(ModelMethod):
             module = put_module(module, name, mixture)
         job.progress(len(layers), len(layers))
         if self.average_experts:
-            average_into(module, job.pool, leave=shapes)
+            merge_into(module, job.pool, leave=shapes)
         keep_forward(module)
         return Fused.of_module(
             module.requires_grad_(False).eval(),

@@ -1,0 +1,1 @@
+"""Mixtures whose experts are task vectors: weights put together for each sample."""

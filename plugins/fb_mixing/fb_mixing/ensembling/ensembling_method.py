@@ -1,0 +1,248 @@
+"""What methods have in common whose routers add up task vectors."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fb_mixing.ensembling.builder import upscale
+from fb_mixing.ensembling.layers import EnsembledLinear, WeightEnsembling
+from fb_mixing.ensembling.router import Router
+from fb_mixing.modules import FEED_FORWARD, count, dotted, matching
+from fb_mixing.pooled import merge_into, task_tensor
+from fusionbench_core import (
+    Batch,
+    Fused,
+    FusionJob,
+    ModelMethod,
+    ModelPool,
+    TaskModels,
+    Training,
+    UnsupportedArchitecture,
+    curve,
+    frozen,
+    mean_entropy,
+)
+
+
+class EnsemblingMethod(ModelMethod):
+    """Learns routers that add up task vectors in some modules; everything else is task arithmetic.
+
+    A method says what the updates of a layer are and what routers look at; all else is done here.
+    """
+
+    router_layers: Literal[0, 1, 2] = Field(
+        default=2, description="layers of a router; without any, coefficients are the same for all samples"
+    )
+    init_coefficient: float = Field(default=0.3, description="what all coefficients start from")
+    scaling_factor: float = Field(
+        default=0.3, description="multiplies the sum of the task vectors of all that is no mixture"
+    )
+    modules: tuple[str, ...] = Field(
+        default=FEED_FORWARD, min_length=1, description="shell patterns of the modules that become mixtures"
+    )
+    learning_rate: float = Field(default=1e-3, gt=0, description="learning rate of Adam")
+    steps: int = Field(default=100, ge=0, description="optimiser steps")
+    batch_size: int = Field(default=16, gt=0, description="samples a task and step, over all devices")
+    split: Literal["train", "validation", "test"] = Field(
+        default="validation", description="split that is adapted on; test only if the run is transductive"
+    )
+
+    @classmethod
+    def example(cls, models: Sequence[str]) -> dict[str, Any]:
+        """A few steps, on the modules of the kit's models."""
+        return {"steps": 4, "learning_rate": 0.01, "modules": ("layers.*", "*.mlp", "block")}
+
+    @abstractmethod
+    def layer_shape(self, models: int) -> dict[str, Any]:
+        """`count` and `rank_one` of the layers."""
+
+    @abstractmethod
+    def add_updates(
+        self, layer: EnsembledLinear, updates: Sequence[Tensor], biases: Sequence[Tensor]
+    ) -> None:
+        """Fill a layer with updates made of the models' task vectors, `(out, in)` and `(out,)`."""
+
+    def router_shapes(self, widths: Mapping[str, int], models: int) -> dict[str, dict[str, Any]]:
+        """Name of a module -> arguments of its router; by default one each, as wide as the module's input."""
+        coefficients = self.layer_shape(models)["count"]
+        return {
+            name: {
+                "in_features": width,
+                "coefficients": coefficients,
+                "layers": self.router_layers,
+                "hidden": width,
+            }
+            for name, width in widths.items()
+        }
+
+    def train(self, job: FusionJob, module: nn.Module, models: TaskModels) -> list[float]:
+        """Learn the routers; gives the loss at each step. By default the entropy of the predictions."""
+        return descend(job, self, module, models, lambda step: _entropy)
+
+    def fuse(self, job: FusionJob) -> Fused:
+        module, arguments = self._upscaled(job)
+        models = TaskModels(
+            job,
+            self.record.name,
+            module,
+            split=self.split,
+            batch_size=self.batch_size,
+            labelled="labels" in self.capabilities.tasks,
+        )
+        with frozen(models.models):
+            losses = self.train(job, module, models)
+        trained = sum(router.numel() for _, router in router_parameters(module))
+        details: dict[str, Any] = {
+            "parameters": count(module),
+            "trained_parameters": trained,
+            "mixtures": list(arguments["modules"]),
+        }
+        if losses:
+            details["losses"] = curve({"loss": losses}, title="Adaptation", y_label="mean loss (nats)")
+        return Fused.of_module(
+            module.cpu().requires_grad_(False).eval(),
+            builder="mixing/weight_ensembling",
+            arguments=arguments,
+            details=details,
+        )
+
+    @torch.no_grad()
+    def _upscaled(self, job: FusionJob) -> tuple[nn.Module, dict[str, Any]]:
+        base = job.pool.module()
+        found = matching(base, self.modules)
+        places = {name: linear_layers(module, name, job.pool) for name, module in found.items()}
+        places = {name: layers for name, layers in places.items() if layers}
+        if not places:
+            raise UnsupportedArchitecture(
+                f"{', '.join(found)} of {type(base).__name__} hold no linear layer in scope",
+                fix="name modules with linear layers in method.modules, or widen modelpool.scope",
+            )
+        merge_into(base, job.pool, self.scaling_factor, leave=_linear_names(places))
+        shape = self.layer_shape(len(job.pool))
+        widths = {name: _weight(next(iter(layers.values()))).shape[1] for name, layers in places.items()}
+        arguments = {
+            "modules": {
+                name: {inner: {**_shape(layer), **shape} for inner, layer in layers.items()}
+                for name, layers in places.items()
+            },
+            "routers": self.router_shapes(widths, len(job.pool)),
+            "tasks": self._tasks(len(job.pool)),
+        }
+        module = upscale(base, arguments)
+        for done, (name, layers) in enumerate(places.items()):
+            job.progress(done, len(places), name)
+            wrapped = module.get_submodule(name)
+            assert isinstance(wrapped, WeightEnsembling)
+            self._initialise(job, wrapped.router, "" if "" in arguments["routers"] else name)
+            for inner, layer in layers.items():
+                new = wrapped.module.get_submodule(inner)
+                assert isinstance(new, EnsembledLinear)
+                self._fill(new, layer, dotted(name, inner) if inner else name, job.pool)
+        return module.to(job.fabric.device), arguments
+
+    def _tasks(self, models: int) -> int | None:
+        return None
+
+    def _initialise(self, job: FusionJob, router: Router, name: str) -> None:
+        """Small normal weights, so that all samples begin with about the same coefficients."""
+        router.bias.fill_(self.init_coefficient)
+        inputs = list(job.pool) if self._tasks(len(job.pool)) else None
+        if router.weight is not None:
+            own = None if router.hidden_weight is not None else inputs
+            rows, columns = router.weight.shape[0] // len(job.pool), router.weight.shape[1]
+            parts = [_normal(job, (name, model), rows, columns, own) for model in job.pool]
+            router.weight.copy_(torch.cat(parts))
+        if router.hidden_weight is not None:
+            rows, columns = router.hidden_weight.shape
+            router.hidden_weight.copy_(_normal(job, (name, "hidden"), rows, columns, inputs))
+
+    def _fill(self, new: EnsembledLinear, layer: nn.Module, name: str, pool: ModelPool) -> None:
+        new.weight.copy_(_weight(layer))
+        weight = layer.get_parameter("weight")
+        turned = [task_tensor(pool, model, dotted(name, "weight"), weight) for model in pool]
+        updates = [each.T for each in turned] if _is_conv1d(layer) else turned
+        biases: list[Tensor] = []
+        if new.bias is not None:
+            bias = layer.get_parameter("bias")
+            new.bias.copy_(bias)
+            biases = [task_tensor(pool, model, dotted(name, "bias"), bias) for model in pool]
+        self.add_updates(new, updates, biases)
+
+
+Loss = Callable[[int, Tensor, Batch], Tensor]
+"""Position of the task, logits and their batch -> a scalar."""
+
+
+def descend(
+    job: FusionJob,
+    method: EnsemblingMethod,
+    module: nn.Module,
+    models: TaskModels,
+    loss_at: Callable[[int], Loss],
+) -> list[float]:
+    """Train the routers of a module by Adam on the loss of each step; gives its value at each step."""
+    routers = dict(router_parameters(module))
+    variables = {}
+    for name, parameter in routers.items():
+        wide = torch.promote_types(parameter.dtype, torch.float32)
+        variables[name] = parameter.detach().to(wide, copy=True).requires_grad_()
+    training = Training(job, method, variables, models, learning_rate=method.learning_rate)
+    losses = training.run(lambda step: models.descend(variables, loss_at(step)), method.steps, "loss")
+    with torch.no_grad():
+        for name, parameter in routers.items():
+            parameter.copy_(variables[name])
+    return losses
+
+
+def _entropy(task: int, logits: Tensor, batch: Batch) -> Tensor:
+    return mean_entropy(logits)
+
+
+def router_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """What is learned: names and parameters of the routers, shared ones once."""
+    return [(name, each) for name, each in module.named_parameters() if ".router." in f".{name}"]
+
+
+def linear_layers(module: nn.Module, name: str, pool: ModelPool) -> dict[str, nn.Module]:
+    """Dotted names in a module of its linear layers in the pool's scope; "" for the module itself."""
+    return {
+        inner: layer
+        for inner, layer in module.named_modules()
+        if (type(layer) is nn.Linear or _is_conv1d(layer))
+        and pool.merges(dotted(dotted(name, inner) if inner else name, "weight"))
+    }
+
+
+def _normal(
+    job: FusionJob, key: tuple[str, ...], rows: int, columns: int, inputs: Sequence[str] | None
+) -> Tensor:
+    """`(rows, columns)` numbers of standard deviation 0.01, keyed; column by column if these have names."""
+    if inputs is not None:
+        return torch.cat([_normal(job, (*key, each), rows, 1, None) for each in inputs], dim=1)
+    generator = job.generator("router", *key)
+    return 0.01 * torch.randn(rows, columns, generator=generator, dtype=torch.float32)
+
+
+def _linear_names(places: Mapping[str, Mapping[str, nn.Module]]) -> list[str]:
+    return [dotted(name, inner) if inner else name for name, layers in places.items() for inner in layers]
+
+
+def _is_conv1d(layer: nn.Module) -> bool:
+    # GPT-2's linear layer, whose weight is transposed.
+    return type(layer).__name__ == "Conv1D" and hasattr(layer, "nf")
+
+
+def _weight(layer: nn.Module) -> Tensor:
+    weight = layer.get_parameter("weight")
+    return weight.T if _is_conv1d(layer) else weight
+
+
+def _shape(layer: nn.Module) -> dict[str, Any]:
+    rows, columns = _weight(layer).shape
+    return {"in_features": columns, "out_features": rows, "bias": getattr(layer, "bias", None) is not None}

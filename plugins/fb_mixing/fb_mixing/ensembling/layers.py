@@ -1,0 +1,127 @@
+"""Modules whose weights are put together for each sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fb_mixing.ensembling.router import Router
+
+
+class EnsembledLinear(nn.Module):
+    r"""A linear layer with another weight for each sample: the base's plus updates by its coefficients.
+
+    $$y = (W_0 + \sum_t r_t \Delta_t)\, x + b_0 + \sum_t r_t \delta_t$$
+
+    The updates are whole matrices with their biases, or the rank-one matrices $u_j v_j^\top$ without. No
+    weight is ever put together: the updates are applied one after the other, and their outputs added up.
+
+    Attributes:
+        coefficients: `(n, count)`, r of the samples that are coming; set by :class:`WeightEnsembling`.
+        weight: `(out, in)`, $W_0$.
+        bias: `(out,)`, $b_0$; None without bias.
+        delta: `(count, out, in)`; None where factored.
+        delta_bias: `(count, out)`; None where factored or without bias.
+        up: `(out, count)`, $u$; None where whole.
+        down: `(count, in)`, $v$; None where whole.
+
+    Args:
+        in_features: Size of the last dimension of the input.
+        out_features: Size of the last dimension of the output.
+        count: Number of updates.
+        rank_one: Whether the updates are rank-one matrices.
+        bias: Whether there are biases.
+        dtype: Type of the parameters.
+    """
+
+    coefficients: Tensor | None
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        count: int,
+        rank_one: bool = False,
+        bias: bool = True,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.coefficients = None
+        self.shape = in_features, out_features
+
+        def parameter(*shape: int, wanted: bool = True) -> Any:
+            return nn.Parameter(torch.zeros(shape, dtype=dtype), requires_grad=False) if wanted else None
+
+        self.weight = parameter(out_features, in_features)
+        self.bias = parameter(out_features, wanted=bias)
+        self.delta = parameter(count, out_features, in_features, wanted=not rank_one)
+        self.delta_bias = parameter(count, out_features, wanted=bias and not rank_one)
+        self.up = parameter(out_features, count, wanted=rank_one)
+        self.down = parameter(count, in_features, wanted=rank_one)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(n, ..., in)` to `(n, ..., out)`."""
+        y = F.linear(x, self.weight, self.bias)
+        if self.coefficients is None:
+            return y
+        gates = self.coefficients.to(y.dtype)
+        gates = gates.view(len(gates), *[1] * (x.ndim - 2), -1)
+        if self.up is not None:
+            return y + F.linear(gates * F.linear(x, self.down), self.up)
+        for number, delta in enumerate(self.delta):
+            bias = None if self.delta_bias is None else self.delta_bias[number]
+            y = y + gates[..., number, None] * F.linear(x, delta, bias)
+        return y
+
+    def extra_repr(self) -> str:
+        kind = "rank-one" if self.up is not None else "whole"
+        return f"in_features={self.shape[0]}, out_features={self.shape[1]}, updates={kind}"
+
+
+class WeightEnsembling(nn.Module):
+    """A module whose linear layers all take the coefficients that a router gives for each sample.
+
+    Args:
+        module: With :class:`EnsembledLinear` layers; its forward takes the input first.
+        router: Gives the coefficients.
+        tasks: Where the router looks at a preference among so many tasks, and not at the input.
+    """
+
+    preference: Tensor | None
+
+    def __init__(self, module: nn.Module, router: Router, *, tasks: int | None = None) -> None:
+        super().__init__()
+        self.module = module
+        self.router = router
+        start = None if tasks is None else torch.full((tasks,), 1 / tasks, dtype=router.bias.dtype)
+        self.register_buffer("preference", start)
+
+    def forward(self, x: Tensor, *arguments: Any, **named: Any) -> Any:
+        """What the module gives for `(n, ..., in)`."""
+        coefficients = self.router(x if self.preference is None else self.preference[None])
+        layers = list(ensembled(self.module))
+        for layer in layers:
+            layer.coefficients = coefficients
+        try:
+            return self.module(x, *arguments, **named)
+        finally:
+            for layer in layers:
+                layer.coefficients = None
+
+
+def ensembled(module: nn.Module) -> Iterator[EnsembledLinear]:
+    """The layers of a module whose weights are put together."""
+    return (each for each in module.modules() if isinstance(each, EnsembledLinear))
+
+
+def set_preference(model: nn.Module, preference: Sequence[float]) -> nn.Module:
+    """Have a model that `pwe_moe` made prefer tasks by these weights, in its pool's order; gives it back."""
+    for module in model.modules():
+        if isinstance(module, WeightEnsembling) and module.preference is not None:
+            module.preference.copy_(torch.as_tensor(preference))
+    return model
