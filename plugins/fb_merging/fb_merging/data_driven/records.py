@@ -58,6 +58,8 @@ MATS = MethodRecord(
         base="optional",
         locality="tensor",
         statistics=("gram", "gradient_gram"),
+        # Conjugate gradients amplify the rounding of another order of samples.
+        random=True,
         laws=frozenset({Law.IDENTICAL, Law.SINGLE, Law.BASE_FIXED_POINT}),
     ),
     paper=Paper(

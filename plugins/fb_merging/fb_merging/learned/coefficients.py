@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from fb_merging.learned.parameterization import Parameterization
@@ -19,7 +19,16 @@ Granularity = Annotated[
     Field(description="one coefficient a task, a task and layer, or a task and parameter tensor"),
 ]
 
-Start = float | Mapping[str, Any]
+
+def _learned(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    rows, columns, values = (value.get(key) for key in ("rows", "columns", "values"))
+    fits = isinstance(rows, list) and isinstance(columns, list) and isinstance(values, list)
+    if not (fits and len(values) == len(rows) and all(len(row) == len(columns) for row in values)):
+        raise ValueError("give a number, or `details.coefficients` of a report: rows, columns and values")
+    return value
+
+
+Start = float | Annotated[Mapping[str, Any], AfterValidator(_learned)]
 """What coefficients start from: one number for all, or the `coefficients` in the details of a report."""
 
 
@@ -42,9 +51,10 @@ class Coefficients(Parameterization):
         self.space, self.models = space, tuple(models)
         groups = [_group(name, granularity) for name in space.base]
         self.groups = list(dict.fromkeys(groups))
-        device = next(iter(space.base.values())).device
+        device = next((base.device for base in space.base.values()), torch.device("cpu"))
         self._columns = torch.tensor([self.groups.index(group) for group in groups], device=device)
-        values = _start(start, self.groups, self.models).to(device)
+        wide = any(base.dtype == torch.float64 for base in space.base.values())
+        values = _start(start, self.groups, self.models).to(device, torch.float64 if wide else torch.float32)
         self.variables = {"coefficients": values.requires_grad_()}
 
     def each(self) -> Tensor:
@@ -56,6 +66,8 @@ class Coefficients(Parameterization):
 
     def details(self) -> dict[str, Any]:
         learned = self.variables["coefficients"].detach()
+        if not learned.numel():
+            return {}
         return {
             "coefficients": matrix(
                 learned.T,
@@ -79,7 +91,7 @@ def _start(start: Start, groups: Sequence[str], models: Sequence[str]) -> Tensor
     """fp32 `(models, groups)`."""
     if not isinstance(start, Mapping):
         return torch.full((len(models), len(groups)), start, dtype=torch.float32)
-    if set(start.get("rows", ())) != set(groups) or set(start.get("columns", ())) != set(models):
+    if set(start["rows"]) != set(groups) or set(start["columns"]) != set(models):
         raise ConfigError(
             "the coefficients to start from are not those of these models",
             config="method.init_coefficient",

@@ -25,13 +25,13 @@ class ConcreteMask:
     divided by its mean in each tensor, so that it keeps the size of task vectors.
 
     Args:
-        like: Name of a tensor -> a tensor of its shape.
+        like: Name of a tensor -> a tensor of its shape and dtype.
         generator: Gives the random numbers of a key.
         temperature: $T$; towards 0, the mask becomes binary.
         initial_logit: $\ell$ at the beginning.
 
     Attributes:
-        logits: Name of a tensor -> $\ell$, which is learned, in fp32.
+        logits: Name of a tensor -> $\ell$, which is learned, in its dtype.
 
     Reference:
         Maddison et al., The Concrete Distribution, ICLR 2017, arXiv:1611.00712.
@@ -47,8 +47,7 @@ class ConcreteMask:
     ) -> None:
         self._generator, self._temperature = generator, temperature
         self.logits = {
-            name: torch.full_like(tensor, initial_logit, dtype=torch.float32).requires_grad_()
-            for name, tensor in like.items()
+            name: torch.full_like(tensor, initial_logit).requires_grad_() for name, tensor in like.items()
         }
 
     def sample(self, step: int | str) -> dict[str, Tensor]:
@@ -79,7 +78,7 @@ class ConcreteMask:
     def _noise(self, step: int | str, name: str) -> Tensor:
         logit = self.logits[name]
         uniform = torch.rand(logit.shape, generator=self._generator("mask", step, name), dtype=torch.float32)
-        return uniform.clamp_(1e-6, 1 - 1e-6).logit().to(logit.device)
+        return uniform.clamp_(1e-6, 1 - 1e-6).logit().to(logit)
 
 
 def _unit_mean(mask: Tensor) -> Tensor:

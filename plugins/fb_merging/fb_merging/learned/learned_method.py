@@ -74,8 +74,10 @@ class LearnedMethod(ModelMethod):
             return Fused.weights(space.buffers)
         models = self.task_models(job, trunk)
         merged = self.parameterize(job, space)
-        with frozen(models.models):
-            losses = self.train(job, merged, models)
+        losses = {}
+        if any(variable.numel() for variable in merged.variables.values()):
+            with frozen(models.models):
+                losses = self.train(job, merged, models)
         details = {**merged.details(), **loss_curve(losses, self.loss_name)}
         return Fused.weights(space.state(merged.final()), details=details)
 

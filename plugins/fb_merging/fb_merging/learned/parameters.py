@@ -75,9 +75,8 @@ class ParameterSpace:
     def state(self, merged: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The merged state dict on the CPU, under all stored names; what is not in it is the base's."""
         state = {}
-        for name, names in self.aliases.items():
-            value = merged[name].detach().cpu()
-            state |= dict.fromkeys(names, value)
+        for name, value in merged.items():
+            state |= dict.fromkeys(self.aliases[name], value.detach().cpu())
         return {**state, **self.buffers}
 
 

@@ -76,4 +76,65 @@ ADARANK = MethodRecord(
     ),
 )
 
-ENTRIES = (ADAMERGING, CONCRETE_TASK_ARITHMETIC, CONCRETE_ADAMERGING, ADARANK)
+_DOGE = Paper(
+    title="Modeling Multi-Task Model Merging as Adaptive Projective Gradient Descent",
+    authors="Wei et al.",
+    year=2025,
+    venue="ICML",
+    arxiv="2501.01230",
+)
+
+DOGE_TA = MethodRecord(
+    name="doge_ta",
+    target="fb_merging.learned.doge_ta:DogeTaskArithmetic",
+    summary="task arithmetic with a change of all task matrices that makes them conflict less",
+    tags=("task-vectors", "sparse", "data-free"),
+    capabilities=Capabilities(
+        base="required",
+        locality="tensor",
+        surveys=2,
+        laws=frozenset({Law.BASE_FIXED_POINT}),
+    ),
+    paper=_DOGE,
+)
+
+DOGE_ADAMERGING = MethodRecord(
+    name="doge_adamerging",
+    target="fb_merging.learned.doge_adamerging:DogeAdaMerging",
+    summary="AdaMerging on task matrices that were changed so as to conflict less",
+    tags=("task-vectors", "sparse", "data", "learned"),
+    capabilities=_LEARNED,
+    paper=_DOGE,
+)
+
+FW_MERGING = MethodRecord(
+    name="fw_merging",
+    target="fb_merging.learned.fw_merging:FwMerging",
+    summary="move towards the models that the gradient of labelled data points to (Frank-Wolfe)",
+    tags=("task-vectors", "data", "learned"),
+    capabilities=Capabilities(
+        base="required",
+        locality="model",
+        tasks=("batches", "labels", "logits", "loss"),
+        trains=True,
+        random=True,
+        laws=frozenset({Law.BASE_FIXED_POINT}),
+    ),
+    paper=Paper(
+        title="FW-Merging: Scaling Model Merging with Frank-Wolfe Optimization",
+        authors="Chen et al.",
+        year=2025,
+        venue="ICCV",
+        arxiv="2503.12649",
+    ),
+)
+
+ENTRIES = (
+    ADAMERGING,
+    CONCRETE_TASK_ARITHMETIC,
+    CONCRETE_ADAMERGING,
+    ADARANK,
+    DOGE_TA,
+    DOGE_ADAMERGING,
+    FW_MERGING,
+)

@@ -1,0 +1,222 @@
+"""FW-Merging."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fb_merging.learned.coefficients import Coefficients
+from fb_merging.learned.learned_method import loss_curve
+from fb_merging.learned.parameters import ParameterSpace
+from fb_merging.learned.records import FW_MERGING
+from fusionbench_core import (
+    Batch,
+    Fused,
+    FusionJob,
+    ModelMethod,
+    TaskModels,
+    Training,
+    frozen,
+    implements,
+    matrix,
+    mean_entropy,
+)
+
+
+@implements(FW_MERGING)
+class FwMerging(ModelMethod):
+    r"""Frank-Wolfe optimisation between the models: move towards the one that the loss's gradient points to.
+
+    From task arithmetic with $\lambda$, each of K iterations takes the gradient g of the tasks' mean loss on
+    labelled data, and steps towards the model that lowers its linearisation most:
+
+    $$s = \arg\min_t \langle g, \theta_t \rangle, \qquad
+      \theta \leftarrow \theta + \gamma_k (s - \theta), \qquad \gamma_k = \lambda\,\eta\,\frac{2}{k + 2}$$
+
+    with k counted from 0. `granularity="tensor"` chooses a model for each parameter tensor.
+
+    `variant="soft"` takes the gradient of each task by itself, lets each choose one model that no other task
+    has, and merges all chosen ones at once, with coefficients $\mu_t^l$ of $\theta_t^l - \theta^l$ that are
+    learned on unlabelled data like AdaMerging's: from $\lambda$ in the first iteration, where $\theta$ is the
+    base, and from about 0 later.
+
+    Notes:
+        The authors' code compares cosines, summed over tensors: `alignment="cosine"`, the default. The
+        paper's linear minimisation is `alignment="inner_product"`.
+        In the soft variant tasks choose in the order of the models.
+
+    Reference:
+        Chen et al., FW-Merging: Scaling Model Merging with Frank-Wolfe Optimization, ICCV 2025,
+        arXiv:2503.12649.
+    """
+
+    variant: Literal["hard", "soft"] = Field(
+        default="hard", description="towards one model at a time, or one for each task with learned weights"
+    )
+    granularity: Literal["task", "tensor"] = Field(
+        default="task", description="one choice for the whole model, or one for each parameter tensor"
+    )
+    alignment: Literal["cosine", "inner_product"] = Field(
+        default="cosine", description="how models are compared with the gradient"
+    )
+    iterations: int = Field(default=10, ge=0, description="K: how often a direction is chosen")
+    scaling_factor: float = Field(default=0.3, description="λ: of task arithmetic at the beginning")
+    step_size: float = Field(default=0.1, gt=0, description="η: scales the steps of the hard variant")
+    samples: int = Field(default=100, gt=0, description="labelled samples a task for each gradient")
+    batch_size: int = Field(default=16, gt=0, description="samples a batch")
+    split: Literal["train", "validation"] = Field(default="train", description="split of labelled samples")
+    steps: int = Field(default=100, gt=0, description="steps of Adam an iteration (soft)")
+    learning_rate: float = Field(default=1e-3, gt=0, description="learning rate of Adam (soft)")
+    adaptation_split: Literal["train", "validation", "test"] = Field(
+        default="validation", description="split of unlabelled samples (soft); test only if transductive"
+    )
+
+    @classmethod
+    def example(cls, models: Sequence[str]) -> Mapping[str, Any]:
+        """A few steps show all there is to check."""
+        return {"iterations": 2, "samples": 8, "steps": 3}
+
+    def fuse(self, job: FusionJob) -> Fused:
+        trunk = job.pool.module().to(job.fabric.device)
+        space = ParameterSpace.of(job.pool, trunk, job.fabric.device)
+        if not space.base:
+            return Fused.weights(space.buffers)
+        trunk.load_state_dict(space.buffers, strict=False)
+        run = _FrankWolfe(self, job, trunk, space)
+        with frozen(run.models):
+            for iteration in range(self.iterations):
+                run.hard(iteration) if self.variant == "hard" else run.soft(iteration)
+                job.progress(iteration + 1, self.iterations, f"loss {run.losses[-1]:.4f}")
+        return Fused.weights(space.state(run.merged), details=run.details())
+
+
+class _FrankWolfe:
+    """The state of the optimisation."""
+
+    def __init__(self, method: FwMerging, job: FusionJob, trunk: nn.Module, space: ParameterSpace) -> None:
+        self._method, self._job = method, job
+        self._experts = {name: vectors + space.base[name] for name, vectors in space.vectors.items()}
+        self._labelled = TaskModels(
+            job, "fw_merging", trunk, split=method.split, batch_size=method.batch_size, labelled=True
+        )
+        self._unlabelled = TaskModels(
+            job, "fw_merging", trunk, split=method.adaptation_split, batch_size=method.batch_size
+        )
+        start = method.scaling_factor if method.variant == "hard" else 0.0
+        coefficients = torch.full((len(job.pool), 1), start)
+        merged = space.merged(coefficients.to(job.fabric.device))
+        self.merged = {name: value.detach() for name, value in merged.items()}
+        self.losses: list[float] = []
+        self._counts = torch.zeros(method.iterations, len(job.pool))
+        self._learned: dict[str, list[float]] = {}
+
+    @property
+    def models(self) -> list[nn.Module]:
+        """Everything that is called."""
+        return [*self._labelled.models, *self._unlabelled.models]
+
+    def hard(self, iteration: int) -> None:
+        """Move towards the model that the gradient of all tasks points to."""
+        method = self._method
+        gradients = self._gradients()
+        mean = {name: torch.stack([each[name] for each in gradients]).mean(0) for name in self.merged}
+        chosen = self._choices(mean, taken={})
+        step = method.scaling_factor * method.step_size * 2 / (iteration + 2)
+        for name, model in chosen.items():
+            self.merged[name] = self.merged[name].lerp(self._experts[name][model], step)
+            self._counts[iteration, model] += 1 / len(chosen)
+
+    def soft(self, iteration: int) -> None:
+        """Let every task choose a model, and learn how to merge the chosen ones."""
+        taken: dict[str, list[int]] = {name: [] for name in self.merged}
+        for gradient in self._gradients():
+            for name, model in self._choices(gradient, taken).items():
+                taken[name].append(model)
+                self._counts[iteration, model] += 1 / len(self.merged)
+        vectors = {name: self._experts[name][models] - self.merged[name] for name, models in taken.items()}
+        here = ParameterSpace(base=self.merged, vectors=vectors)
+        start = self._method.scaling_factor if iteration == 0 else 1e-8
+        coefficients = Coefficients(here, tuple(self._job.pool), "tensor", start)
+        training = Training(
+            self._job,
+            self._method,
+            coefficients.variables,
+            self._unlabelled,
+            learning_rate=self._method.learning_rate,
+            stage=f"iteration{iteration + 1}",
+        )
+        self._learned[f"iteration {iteration + 1}"] = training.run(
+            lambda step: self._unlabelled.descend(coefficients.merged(step), _entropy),
+            self._method.steps,
+            "entropy",
+        )
+        self.merged = {name: value.detach() for name, value in coefficients.merged(0).items()}
+
+    def details(self) -> dict[str, Any]:
+        """Which models were chosen, and the losses."""
+        found: dict[str, Any] = {}
+        if self.losses:
+            rows = [f"iteration {number + 1}" for number in range(len(self.losses))]
+            title = "Share of the parameters that moved towards each model"
+            found["chosen"] = matrix(self._counts, rows=rows, columns=list(self._job.pool), title=title)
+            found |= loss_curve({"loss": self.losses}, "loss")
+        if self._learned:
+            found["adaptation"] = loss_curve(self._learned, "entropy")["losses"]
+        return found
+
+    def _gradients(self) -> list[dict[str, Tensor]]:
+        """The gradient of each task's loss by the merged parameters."""
+        models, method = self._labelled, self._method
+        rounds = -(-method.samples // method.batch_size)
+        found, total = [], 0.0
+        leaves = [
+            {name: value.clone().requires_grad_() for name, value in self.merged.items()}
+            for _ in models.tasks
+        ]
+        for _ in range(rounds):
+            for task, batch, weight in models.draw():
+                value = _loss(models, task, models.logits(task, leaves[task], batch), batch) * weight / rounds
+                models.fabric.backward(value)
+                total += float(value.detach())
+        for each in leaves:
+            models.average_gradients(each)
+            found.append({name: _grad(leaf) for name, leaf in each.items()})
+        self.losses.append(total / len(models.tasks))
+        return found
+
+    def _choices(self, gradient: Mapping[str, Tensor], taken: Mapping[str, list[int]]) -> dict[str, int]:
+        """Name of a parameter -> the model to move towards; all the same unless chosen by tensor."""
+        scores = torch.stack([self._scores(name, gradient[name]) for name in self.merged])
+        if self._method.granularity == "task":
+            scores = scores.sum(0, keepdim=True).expand_as(scores)
+        scores = scores.clone()
+        for row, name in enumerate(self.merged):
+            scores[row, taken.get(name, [])] = torch.inf
+        return dict(zip(self.merged, scores.argmin(1).tolist()))
+
+    def _scores(self, name: str, gradient: Tensor) -> Tensor:
+        """How much moving towards each model raises the loss, `(models,)`."""
+        experts = self._experts[name].flatten(1).double()
+        flat = gradient.flatten().double()
+        products = experts @ flat
+        if self._method.alignment == "inner_product":
+            return products
+        sizes = flat.norm() * experts.norm(dim=1)
+        return torch.where(sizes > 0, products / sizes.clamp(min=torch.finfo(sizes.dtype).tiny), 0)
+
+
+def _grad(leaf: Tensor) -> Tensor:
+    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+
+
+def _loss(models: TaskModels, task: int, logits: Tensor, batch: Batch) -> Tensor:
+    assert batch.labels is not None
+    return models.tasks[task].loss(logits, batch.labels)
+
+
+def _entropy(task: int, logits: Tensor, batch: Batch) -> Tensor:
+    return mean_entropy(logits)
