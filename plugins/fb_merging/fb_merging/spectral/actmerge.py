@@ -21,6 +21,7 @@ class ActMerge(TensorMethod):
     $$\theta = \theta_0 + \alpha \left(\sum_t \Delta_t G_t\right) \left(\sum_t G_t\right)^{+}$$
 
     Notes:
+        The formula is that of a public implementation, not compared with the text of the paper.
         It differs from the closed form of WUDI only in that large task matrices count more.
         Tensors that are no matrix get the mean task vector.
 

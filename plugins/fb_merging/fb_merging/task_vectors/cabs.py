@@ -28,7 +28,9 @@ class Cabs(TensorMethod):
         Blocks of `m` run through the flattened tensor; what is left at its end is a shorter block, of which
         as many as `n` are kept (the authors' code drops it). Entries that are 0 are never taken, so that they
         stay free for the next models. As soon as earlier models have taken a whole block, nothing is left of
-        it for the others: `n` times the number of models should not be above `m`.
+        it for the others: `n` times the number of models should not be above `m`. The authors' code, for two
+        models, lets the second one take entries of the first where `n` is at least half of `m`.
+        `n` and `m` are the authors' for language models, where they merge with `scaling_factor` 1.2.
 
     Reference:
         Yang et al., CABS: Conflict-Aware and Balanced Sparsification for Enhancing Model Merging, ICML 2025,

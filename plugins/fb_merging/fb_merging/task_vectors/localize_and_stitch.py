@@ -21,7 +21,8 @@ class LocalizeAndStitch(ComposedMethod):
     $$\theta = \theta_0 + \frac{\sum_t m_t \odot \tau_t}{\max(1, \sum_t m_t)}$$
 
     Notes:
-        The variant that needs no data; the paper's other one learns the masks. Kept entries that are 0 do not
+        The variant that needs no data; the paper's other one learns the masks. As in the authors' code one
+        threshold holds for the whole model. Kept entries that are 0 do not
         count in the mean. With weights, the sum of $w_t m_t \tau_t$ over that of $|w_t|\,m_t$.
 
     Reference:

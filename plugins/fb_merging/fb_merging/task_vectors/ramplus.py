@@ -31,7 +31,8 @@ class RamPlus(TensorMethod):
 
     Notes:
         `granularity="model"` counts over all merged tensors, in one streaming pass; "tensor" counts in each,
-        as mergekit does in `ramplus_tl`, whose defaults for $r$, $\alpha$ and $\varepsilon$ these are.
+        as mergekit does in `ramplus_tl`, whose formula and defaults for $r$, $\alpha$ and $\varepsilon$ these
+        are. The text of the paper has not been compared.
 
     Reference:
         Yuan et al., Behavior Knowledge Merge in Reinforced Agentic Models, 2026, arXiv:2601.13572.
