@@ -28,8 +28,8 @@ class EmrMerging(MaskedMethod):
 
     Notes:
         The result must be told the task: `fused.for_task(name)`. Task pools do, and the report says so.
-        The norms are over the whole model, as in the paper; the authors' code and FusionBench add up the means
-        of all tensors. A task whose mask is empty has $\lambda_t = 1$.
+        The norms are over the whole model, as in the paper; the authors' code and FusionBench add up the
+        means of all tensors. A task whose mask is empty has $\lambda_t = 1$.
         Where the task vectors cancel exactly no sign is elected, and the base stays.
 
     Reference:
