@@ -73,9 +73,11 @@ def compose(
         config, used = _assemble(session, root, request, choices)
         values = session.resolve(config)
     refuse_silent_trust(values, overrides)
-    for group in COMPONENTS:
-        if group in values:
-            values[group] = _section(group, values[group], registry)
+    stages = values.get("stages")
+    for each in [values, *(stages.values() if isinstance(stages, dict) else ())]:
+        for group in COMPONENTS if isinstance(each, dict) else ():
+            if group in each:
+                each[group] = _section(group, each[group], registry)
     return Composed(values=values, files=tuple(dict.fromkeys([*used, *files.values()])))
 
 

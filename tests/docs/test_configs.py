@@ -14,6 +14,7 @@ from fusionbench_core.pools.config import build_pool
 from fusionbench_core.registry import Registry, default_registry
 from fusionbench_core.run import prepare
 from fusionbench_core.run.comparison import CompareConfig
+from fusionbench_core.run.stages import stage_order
 from fusionbench_core.tasks.pool import build_task_pool
 
 SECTIONS = ("modelpool", "taskpool", "compare")
@@ -36,7 +37,10 @@ def test_the_config_is_valid(page, block, tmp_path):
         CompareConfig.model_validate(values["compare"])
     elif "method" in values:
         (tmp_path / "shown.yaml").write_text(block.text, encoding="utf-8")
-        prepare(RunConfig.model_validate(compose([], tmp_path, "shown", registry).values), registry)
+        composed = compose([], tmp_path, "shown", registry).values
+        assert stage_order(composed) if "stages" in composed else True
+        for each in [*composed.pop("stages", {}).values(), composed]:
+            prepare(RunConfig.model_validate(each), registry)
     else:
         if "modelpool" in values:
             build_pool(values["modelpool"], registry)
