@@ -17,20 +17,20 @@ NAMESPACES = {
 NAMES: dict[str, dict[str, str]] = {
     "merging": {
         "method": """
-            ace_merging actmerge adamerging adarank arcee_fusion bitdelta breadcrumbs breadcrumbs_ties
-            cabs cart concrete_adamerging concrete_task_arithmetic consensus_ta consensus_ties
-            continual_average continual_task_arithmetic continual_ties_merging core_space dare_linear
-            dare_simple_average dare_ties dc_merge della della_linear doge_adamerging doge_ta dop
-            emr_merging expo fisher_merging fw_merging iso_c iso_cts karcher knots linear_interpolation
-            lines localize_and_stitch lora_extract low_rank magmax magnitude_diff_pruning
-            magnitude_pruning mats metagpt model_stock multislerp nearswap nuslerp opcm orthomerge
-            packed_bitdelta passthrough pcb_merging ram ramplus random_pruning regmean regmean_plusplus
-            scaled sce simple_average singular_value_calibration slerp star subspace_boosting tall_mask
-            task_arithmetic task_arithmetic_trust_region task_vector_merging ties_merging tsv_merging
-            varied weighted_average wudi_merging
+            ace_merging actmerge adamerging adarank arcee_fusion bitdelta breadcrumbs breadcrumbs_ties cabs
+            cart concrete_adamerging concrete_task_arithmetic consensus_ta consensus_ties continual_average
+            continual_task_arithmetic continual_ties_merging core_space dare_linear dare_simple_average
+            dare_ties dc_merge della della_linear doge_adamerging doge_ta dop emr_merging expo
+            fisher_merging fw_merging iso_c iso_cts karcher knots linear_interpolation lines
+            localize_and_stitch lora_extract low_rank magmax magnitude_diff_pruning magnitude_pruning mats
+            metagpt model_stock multislerp nearswap nuslerp opcm orthomerge packed_bitdelta passthrough
+            pcb_merging ram ramplus random_pruning regmean regmean_plusplus scaled sce simple_average
+            singular_value_calibration slerp star subspace_boosting surgery tall_mask task_arithmetic
+            task_arithmetic_trust_region task_vector_merging ties_merging tsv_merging varied
+            weighted_average wudi_merging
         """,
         "statistic": "abs_gradient diag_fisher gradient_gram gram",
-        "builder": "masked_tasks signed_tasks superposed_tasks",
+        "builder": "masked_tasks signed_tasks superposed_tasks surgery",
         "converter": "mergekit",
     },
     "mixing": {

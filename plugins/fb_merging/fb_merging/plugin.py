@@ -50,7 +50,7 @@ def fb_methods() -> Iterable[MethodRecord]:
 
 @hookimpl
 def fb_builders() -> Iterable[BuilderRecord]:
-    return conditioned.BUILDERS
+    return (*conditioned.BUILDERS, learned.SURGERY_MODEL)
 
 
 @hookimpl

@@ -21,9 +21,8 @@ Granularity = Annotated[
 
 
 def _learned(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    rows, columns, values = (value.get(key) for key in ("rows", "columns", "values"))
-    fits = isinstance(rows, list) and isinstance(columns, list) and isinstance(values, list)
-    if not (fits and len(values) == len(rows) and all(len(row) == len(columns) for row in values)):
+    rows, columns, values = (list(value.get(key) or ()) for key in ("rows", "columns", "values"))
+    if not values or len(values) != len(rows) or any(len(row) != len(columns) for row in values):
         raise ValueError("give a number, or `details.coefficients` of a report: rows, columns and values")
     return value
 
@@ -52,7 +51,9 @@ class Coefficients(Parameterization):
         groups = [_group(name, granularity) for name in space.base]
         self.groups = list(dict.fromkeys(groups))
         device = next((base.device for base in space.base.values()), torch.device("cpu"))
-        self._columns = torch.tensor([self.groups.index(group) for group in groups], device=device)
+        self._columns = torch.tensor(
+            [self.groups.index(group) for group in groups], device=device, dtype=torch.long
+        )
         wide = any(base.dtype == torch.float64 for base in space.base.values())
         values = _start(start, self.groups, self.models).to(device, torch.float64 if wide else torch.float32)
         self.variables = {"coefficients": values.requires_grad_()}

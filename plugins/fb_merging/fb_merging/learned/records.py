@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fusionbench_core.records import Capabilities, Law, MethodRecord, Paper
+from fusionbench_core.records import BuilderRecord, Capabilities, Law, MethodRecord, Paper
 
 ADAMERGING = MethodRecord(
     name="adamerging",
@@ -129,6 +129,34 @@ FW_MERGING = MethodRecord(
     ),
 )
 
+SURGERY = MethodRecord(
+    name="surgery",
+    target="fb_merging.learned.surgery:Surgery",
+    summary="correct the merged model's representations for each task towards its own model's",
+    tags=("task-vectors", "task-conditioned", "data", "learned"),
+    capabilities=Capabilities(
+        base="required",
+        locality="model",
+        tasks=("batches", "logits"),
+        trains=True,
+        random=True,
+        output="conditioned",
+    ),
+    paper=Paper(
+        title="Representation Surgery for Multi-Task Model Merging",
+        authors="Yang et al.",
+        year=2024,
+        venue="ICML",
+        arxiv="2402.02705",
+    ),
+)
+
+SURGERY_MODEL = BuilderRecord(
+    name="surgery",
+    target="fb_merging.learned.surgery_model:build_surgery",
+    summary="a merged trunk, and a low-rank correction of its representations for each task",
+)
+
 ENTRIES = (
     ADAMERGING,
     CONCRETE_TASK_ARITHMETIC,
@@ -137,4 +165,5 @@ ENTRIES = (
     DOGE_TA,
     DOGE_ADAMERGING,
     FW_MERGING,
+    SURGERY,
 )
