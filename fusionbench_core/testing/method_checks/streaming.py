@@ -25,13 +25,13 @@ BASELINES = "FB_SPEED_BASELINE"
 
 _MIB = 2**20
 
-_SIZES = (8, 64, 384)
-"""Tensors of a model to warm up with, of a small one (2 MiB), and of one that shows in memory (12 MiB)."""
+_SIZES = (8, 32, 192)
+"""Tensors of a model to warm up with, of a small one (1 MiB), and of one that shows in memory (6 MiB)."""
 
-_SLACK = 2 * _MIB
+_SLACK = _MIB
 """Bytes by which the allocator may waver from one merge to the next."""
 
-_PATIENCE = 10.0
+_PATIENCE = 5.0
 """Seconds of processor time after which a merge is too slow for such a model."""
 
 
