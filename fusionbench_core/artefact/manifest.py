@@ -75,5 +75,5 @@ def read_manifest(directory: Path) -> Manifest:
         return Manifest(**{key: value for key, value in data.items() if key in known})
     except FileNotFoundError as error:
         raise NotFound(f"{directory} is no artefact", why=f"it holds no {NAME}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CorruptFile(f"{NAME} is malformed", file=path, why=str(error)) from error

@@ -31,7 +31,7 @@ from fusionbench_core.engine.merge import Statistics, StreamingMerge
 from fusionbench_core.engine.options import EngineOptions
 from fusionbench_core.engine.plan import Plan
 from fusionbench_core.engine.step import PlanStep
-from fusionbench_core.errors import InsufficientResources, MissingCapability, OutputError
+from fusionbench_core.errors import InsufficientResources, MissingCapability, OutputError, UntrustedFormat
 from fusionbench_core.files import write_atomically
 from fusionbench_core.methods.fused import Fused
 from fusionbench_core.methods.method import Method, TensorMethod
@@ -241,7 +241,7 @@ class ArtefactWriter:
         source = None if manifest.kind == "adapter" else self._pool.reference_model.source
         try:
             for asset in source.assets() if source else ():
-                shutil.copyfile(asset, self._partial / asset.name)
+                shutil.copyfile(_inside(asset), self._partial / asset.name)
             changed = source.changed_assets() if source else {}
             for name, text in {**changed, **(assets or {})}.items():
                 write_atomically(self._partial / name, text)
@@ -256,6 +256,21 @@ class ArtefactWriter:
                 f"cannot write {self._final}", why=str(error), fix="choose another place"
             ) from error
         return manifest
+
+
+def _inside(asset: Path) -> Path:
+    """The asset, unless it is a link out of its model, to something that nobody meant to pass on."""
+    place = asset.parent
+    # The hub's cache holds links from snapshots/COMMIT to the blobs beside.
+    root = place.parent.parent if place.parent.name == "snapshots" else place
+    if not asset.resolve().is_relative_to(root.resolve()):
+        raise UntrustedFormat(
+            f"{asset.name} is a link that leads out of its directory",
+            file=asset,
+            why=f"an artefact would carry along {asset.resolve()}",
+            fix="put a copy of the file in its place, if that is what you want",
+        )
+    return asset
 
 
 def _flush_and_hash(writer: SafetensorsWriter, names: Sequence[str], threads: int) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fusionbench_core.checkpoints.checkpoint import Checkpoint, TensorInfo
 from fusionbench_core.dtypes import SAFETENSORS
-from fusionbench_core.errors import CorruptFile, NotFound
+from fusionbench_core.errors import CorruptFile, InputError, NotFound
 
 MAX_HEADER = 100 * 2**20
 """Largest header accepted, in bytes: the cap of the safetensors format itself."""
@@ -56,6 +56,8 @@ def read_header(path: Path) -> Header:
             raw = file.read(length)
     except FileNotFoundError as error:
         raise NotFound(f"no such file: {path}") from error
+    except OSError as error:
+        raise InputError("this file cannot be read", file=path, why=str(error)) from error
     try:
         header = json.loads(raw, object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError) as error:
@@ -65,9 +67,21 @@ def read_header(path: Path) -> Header:
     metadata = header.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _corrupt(path, "its __metadata__ is not a mapping of strings")
+    for text in (*header, *metadata, *metadata.values()):
+        if not _is_unicode(text):
+            raise _corrupt(path, f"it holds {text!r}, which is no text")
     entries = {key: _entry(path, key, value, 8 + length, size) for key, value in header.items()}
     _check_cover(path, entries, 8 + length, size)
     return Header(entries, metadata, size)
+
+
+def _is_unicode(text: str) -> bool:
+    """JSON can spell halves of characters, which nothing can write down again."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:

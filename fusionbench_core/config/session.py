@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _EMPTY = "fb_empty_root"
 _NOT_IN_DEFAULTS = re.compile(r"Could not override '([^']+)'\.[ \n]")
 _LOCK = threading.RLock()
-_REFUSALS = (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError)
+_REFUSALS = (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, UnicodeError, RecursionError)
 _UNUSED = ("output", "launcher", "sweeper", "help", "hydra_help", "hydra_logging", "job_logging", "env")
 """Hydra's own groups, which only `hydra.main` needs; reading them takes a third of the time."""
 
@@ -231,6 +231,10 @@ class Session:
         if isinstance(error, MissingConfigException) and error.missing_cfg_file:
             return self._missing(error.missing_cfg_file, name)
         file = self._presets.find(name) or name if name and name != _EMPTY else None
+        if isinstance(error, RecursionError):
+            return ConfigError("the config is nested too deeply, or refers to itself", file=file)
+        if isinstance(error, UnicodeError):
+            return ConfigError("a config file is not text in UTF-8", file=file, why=str(error))
         mark = getattr(error, "problem_mark", None)
         if mark is not None:
             reason = f"{getattr(error, 'problem', error)}"

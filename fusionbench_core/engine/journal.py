@@ -70,7 +70,7 @@ def _read(path: Path, key: str) -> tuple[dict[str, int], int]:
                 break
             if number:
                 done[line["tensor"]] = int(line["checksum"])
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             break
         whole += len(text)
     return done, whole

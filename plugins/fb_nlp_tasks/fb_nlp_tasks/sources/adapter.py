@@ -125,7 +125,7 @@ def read_adapter_config(directory: Path) -> dict[str, Any]:
         config = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise NotFound(f"no {CONFIG} in {directory}", fix="point to the directory of the adapter") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptFile(f"{CONFIG} is not valid JSON", file=file, why=str(error)) from error
     if not isinstance(config, dict):
         raise CorruptFile(f"{CONFIG} is not a JSON object", file=file)

@@ -162,7 +162,7 @@ def read_config(directory: Path) -> dict[str, Any]:
         raise NotFound(
             f"no config.json in {directory}", fix="point to a directory saved with `save_pretrained`"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptFile("config.json is not valid JSON", file=file, why=str(error)) from error
     if not isinstance(raw, dict):
         raise CorruptFile("config.json is not a JSON object", file=file)
