@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from _generate.text import ROOT
 from fusionbench_core.report import Report, read_report
 from fusionbench_core.report.compare import Comparison, Line, comparison, comparison_figure
@@ -15,6 +17,8 @@ from fusionbench_core.report.view import percent
 
 RESULTS = ROOT / "docs/assets/results"
 """One JSON file a benchmark: `baselines`, and `runs`: label -> what its report says about the result."""
+
+PRESET = ROOT / "plugins/fb_merging/fb_merging/configs/data_free.yaml"
 
 BENCHMARKS = {"embedded_text": "Text", "embedded_vision": "Vision"}
 """Root config -> title."""
@@ -98,8 +102,15 @@ def _section(benchmark: str) -> str:
         lines.append(f"| {' | '.join([_name(line, stored), *cells])} |")
     warnings = [f"- {warning}" for warning in table.warnings]
     picture = f"![Accuracy of every method relative to the experts](../assets/results/{benchmark}.svg)"
-    parts = [f"## {BENCHMARKS[benchmark]}", "", *lines, "", *warnings, *([""] if warnings else []), picture]
+    missing = [f"`{label}`" for label in _labels() if label not in stored["runs"]]
+    notes = [*warnings, *([f"- not run yet: {', '.join(missing)}"] if missing else [])]
+    parts = [f"## {BENCHMARKS[benchmark]}", "", *lines, "", *notes, *([""] if notes else []), picture]
     return "\n".join(parts)
+
+
+def _labels() -> list[str]:
+    """What the preset calls its runs."""
+    return list(yaml.safe_load(PRESET.read_text(encoding="utf-8"))["compare"]["methods"])
 
 
 def _name(line: Line, stored: Mapping[str, Any]) -> str:
