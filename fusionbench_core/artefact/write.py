@@ -148,6 +148,7 @@ class ArtefactWriter:
         if fused.adapter is not None:
             return self._adapter(fused.adapter, fused.module)
         tensors = fused.module.state_dict() if fused.tensors is None else fused.tensors
+        tensors = _in_dtype(tensors, self._options.dtype)
         if fused.builder is None:
             plain = Manifest(kind="weights", content_hash=self._tensors(tensors), **self._facts())
             return self._finish(plain, fused.assets)
@@ -297,6 +298,21 @@ def _describe_members(pool: ModelPool) -> dict[str, Any]:
 def _member(model: PooledModel) -> dict[str, Any]:
     assert model.source is not None
     return {**describe_source(model.source), "fingerprint": fingerprint(model.checkpoint)}
+
+
+def _in_dtype(state: Mapping[str, Tensor], dtype: torch.dtype | None) -> Mapping[str, Tensor]:
+    """`state` with its floating tensors in a dtype, None for their own; what is tied stays tied."""
+    if dtype is None:
+        return state
+    made: dict[tuple[object, ...], Tensor] = {}
+
+    def cast(tensor: Tensor) -> Tensor:
+        place = tensor.data_ptr(), tuple(tensor.shape), tensor.stride()
+        if place not in made:
+            made[place] = tensor.to(dtype) if tensor.is_floating_point() else tensor
+        return made[place]
+
+    return {name: cast(tensor) if tensor.numel() else tensor for name, tensor in state.items()}
 
 
 def _without_path(described: dict[str, Any]) -> dict[str, Any]:

@@ -48,21 +48,32 @@ class Stack(ModelSource):
 class Double(ModelMethod):
     def fuse(self, job):
         module = job.pool.module()
-        twice = nn.Sequential(*module, *job.pool.module())
+        twice = nn.Sequential(*module.children(), *job.pool.module().children())
         return Fused.of_checkpoint(twice, assets={"config.json": '{"layers": 2}'})
 
 
 @pytest.fixture
-def written(tmp_path):
+def write(tmp_path):
+    """`write(**options)`: twice the base, as an artefact written with these engine options."""
     directory = tmp_path / "base"
     directory.mkdir()
     (directory / "config.json").write_text('{"layers": 1}')
     write_safetensors(directory / "model.safetensors", {"0.weight": torch.tensor([[1.0, 2], [3, 4]])})
     pool = ModelPool({}, PooledModel("base", source=Stack(path=str(directory))))
-    writer = ArtefactWriter(tmp_path / "out", Double(), DOUBLE, pool, options=EngineOptions())
-    writer.fused(Double().fuse(FusionJob(pool=pool)))
-    writer.publish()
-    return tmp_path / "out"
+
+    def write(**options) -> Path:
+        out = tmp_path / "out"
+        writer = ArtefactWriter(out, Double(), DOUBLE, pool, options=EngineOptions(**options))
+        writer.fused(Double().fuse(FusionJob(pool=pool)))
+        writer.publish()
+        return out
+
+    return write
+
+
+@pytest.fixture
+def written(write) -> Path:
+    return write()
 
 
 def test_the_source_reads_it_with_its_new_config(written):
@@ -71,13 +82,20 @@ def test_the_source_reads_it_with_its_new_config(written):
     assert torch.equal(module(torch.tensor([1.0, 0.0])), torch.tensor([7.0, 15.0]))
 
 
+def test_it_has_the_dtype_that_the_engine_is_told(write):
+    written = write(dtype=torch.bfloat16)
+    checkpoint = open_checkpoint(written)
+    assert {checkpoint.info(name).dtype for name in checkpoint} == {torch.bfloat16}
+    assert json.loads((written / "config.json").read_text())["dtype"] == "bfloat16"
+
+
 def test_it_needs_no_builder(written):
     manifest = read_manifest(written)
-    assert (manifest.kind, manifest.builder, manifest.source["name"]) == ("weights", None, "stack")
+    assert (manifest.kind, manifest.builder) == ("weights", None)
 
     class OneSource(Registry):
         def load(self, kind, name):
             assert (kind, name) == ("source", "stack")
             return Stack
 
-    assert len(load_artefact(written, OneSource([]))) == 2
+    assert len(list(load_artefact(written, OneSource([])).children())) == 2
