@@ -27,11 +27,15 @@ model = PeftModel.from_pretrained(base, "PATH")
 def model_card(manifest: Manifest, paper: Paper | None) -> str:
     """Markdown with a YAML front matter: base models, method, parameters, citation, hash."""
     references = [manifest.base_models.get("base"), *manifest.base_models.get("models", {}).values()]
+    # A stack is called by what it is made of: `a[0:8] + b[4:12]`.
+    parts = [
+        part.partition("[")[0] for reference in references if reference for part in reference.split(" + ")
+    ]
     hub = sorted(
         {
-            reference.partition("@")[0]
-            for reference in references
-            if reference and not reference.startswith(("pkg://", "/", ".")) and reference.count("/") == 1
+            part.partition("@")[0]
+            for part in parts
+            if not part.startswith(("pkg://", "/", ".")) and part.count("/") == 1
         }
     )
     front = ["---", "tags:", "- merge", "- fusionbench"]
