@@ -87,7 +87,6 @@ def test_awkward_models_are_corrected(architecture):
     model = model_of(Surgery(steps=2).fuse(job_of(architecture)))
     floats = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
     assert all(torch.isfinite(tensor).all() for tensor in floats)
-    )
 
 
 def test_another_seed_begins_with_other_corrections():

@@ -78,7 +78,7 @@ class FwMerging(ModelMethod):
     @classmethod
     def example(cls, models: Sequence[str]) -> Mapping[str, Any]:
         """A few steps show all there is to check."""
-        return {"iterations": 2, "samples": 8, "steps": 3}
+        return {"variant": "soft", "iterations": 2, "samples": 8, "steps": 3, "learning_rate": 0.01}
 
     def fuse(self, job: FusionJob) -> Fused:
         trunk = job.pool.module().to(job.fabric.device)
@@ -200,7 +200,7 @@ class _FrankWolfe:
 
     def _scores(self, name: str, gradient: Tensor) -> Tensor:
         """How much moving towards each model raises the loss, `(models,)`."""
-        experts = self._experts[name].flatten(1).double()
+        experts = self._experts[name].reshape(len(self._job.pool), -1).double()
         flat = gradient.flatten().double()
         products = experts @ flat
         if self._method.alignment == "inner_product":
