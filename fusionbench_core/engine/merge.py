@@ -13,13 +13,14 @@ from fusionbench_core.checkpoints import Checkpoint
 from fusionbench_core.checkpoints.checksum import add_checksums, checksum
 from fusionbench_core.checkpoints.finite import surely_finite
 from fusionbench_core.dtypes import accumulation_dtype, dtype_name
+from fusionbench_core.engine.integers import differs
 from fusionbench_core.engine.options import EngineOptions
 from fusionbench_core.engine.pieces import Piece, cut
 from fusionbench_core.engine.plan import Plan
 from fusionbench_core.engine.sink import Sink
 from fusionbench_core.engine.step import PlanStep
 from fusionbench_core.engine.workers import MemoryGate, Workers
-from fusionbench_core.errors import FusionError, IncompatibleModels, MethodError, NonFiniteInput
+from fusionbench_core.errors import FusionError, MethodError, NonFiniteInput
 from fusionbench_core.methods.group import TensorGroup
 from fusionbench_core.methods.method import TensorMethod
 from fusionbench_core.methods.operand import Operand
@@ -200,12 +201,7 @@ class StreamingMerge:
             result = torch.stack([v.to(piece.step.info.dtype) for v in values]).amax(0)
         else:
             differing = [model for model, value in each.items() if not torch.equal(value, values[0])]
-            raise IncompatibleModels(
-                f"{dtype_name(piece.step.info.dtype)} tensor {name} differs between the models",
-                models=", ".join(differing),
-                why="averaging integers or booleans (counters, position ids, masks) has no meaning",
-                fix="say what to take: engine.integers=base, first or max",
-            )
+            raise differs({f"{dtype_name(piece.step.info.dtype)} tensor {name}": differing})
         return result.to(piece.step.info.dtype)
 
     def _work_dtype(self, name: str) -> torch.dtype:

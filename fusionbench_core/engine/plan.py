@@ -1,4 +1,4 @@
-"""The plan: what happens to every tensor, decided from headers alone, before a weight is read."""
+"""The plan: what happens to every tensor, decided from headers and small integers before a weight is read."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from fusionbench_core import __version__
 from fusionbench_core.checkpoints import Checkpoint, TensorInfo
 from fusionbench_core.dtypes import accumulation_dtype, dtype_name
 from fusionbench_core.engine.alignment import align
+from fusionbench_core.engine.integers import check_integers
 from fusionbench_core.engine.options import EngineOptions
 from fusionbench_core.engine.pieces import piece_numel
 from fusionbench_core.engine.step import Action, PlanStep
 from fusionbench_core.errors import InsufficientResources, MissingCapability
 from fusionbench_core.layers import count_layers, layer_of, layer_pattern
+from fusionbench_core.methods.method import TensorMethod
 
 if TYPE_CHECKING:
     from fusionbench_core.methods.method import Method
@@ -108,6 +110,8 @@ def make_plan(
         )
         for name, action, info, source in aligned.steps
     )
+    if options.integers == "error" and isinstance(method, TensorMethod):
+        check_integers(steps, models, base)
     passes = 1 + capabilities.surveys
     width = len(names) + (base is not None and capabilities.base == "required")
     merged = sum(

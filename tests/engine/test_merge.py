@@ -213,6 +213,39 @@ def test_integers_that_differ_need_a_rule():
         assert fuse(Mean(), models, base=base, engine={"integers": rule})["n"].tolist() == expected
 
 
+def test_all_integers_that_differ_are_found_before_anything_is_merged():
+    from fusionbench_core import ModelPool, PooledModel
+    from fusionbench_core.engine.plan import make_plan
+
+    states = {
+        "a": {
+            "w": torch.ones(2),
+            "n": torch.tensor([3, 1]),
+            "mask": torch.tensor([True]),
+            "same": torch.tensor(7),
+        },
+        "b": {
+            "w": torch.ones(2),
+            "n": torch.tensor([2, 5]),
+            "mask": torch.tensor([False]),
+            "same": torch.tensor(7),
+        },
+    }
+    pool = ModelPool({name: PooledModel(name, content=state) for name, state in states.items()})
+    with pytest.raises(IncompatibleModels, match="2 integer tensors differ") as caught:
+        make_plan(Mean(), pool)
+    assert "int64 tensor n: b" in str(caught.value)
+    assert "bool tensor mask: b" in str(caught.value)
+    assert "same" not in str(caught.value)
+
+
+def test_large_integers_that_differ_are_found_while_merging():
+    models = {name: {"n": torch.full((70_000,), value)} for name, value in (("a", 1), ("b", 2))}
+    with pytest.raises(IncompatibleModels, match="n differs") as caught:
+        fuse(Mean(), models)
+    assert caught.value.where["models"] == "b"
+
+
 def test_every_mismatch_is_reported_at_once():
     a = {"x": torch.zeros(2), "y": torch.zeros(3), "embed.weight": torch.zeros(5, 2)}
     b = {"x": torch.zeros(4), "z": torch.zeros(1), "embed.weight": torch.zeros(6, 2)}
