@@ -27,8 +27,8 @@ def check_integers(
     found: dict[str, list[str]] = {}
     steps = [step for step in steps if step.action == "equal" and step.info.numel <= _CHEAP]
     for step in steps:
-        each = {model: checkpoint.tensor(step.name) for model, checkpoint in models.items()}
-        wanted = next(iter(each.values())) if base is None else base.tensor(step.name)
+        each = {model: c.tensor(step.name).to(step.info.dtype) for model, c in models.items()}
+        wanted = next(iter(each.values())) if base is None else base.tensor(step.name).to(step.info.dtype)
         differing = [model for model, value in each.items() if not torch.equal(wanted, value)]
         if differing:
             found[f"{dtype_name(step.info.dtype)} tensor {step.name}"] = differing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -37,7 +38,8 @@ def run_survey(
     Raises:
         FusionError: if the models do not fit together, or hold NaN or Inf.
     """
-    options, method = options or EngineOptions(), _Looking()
+    # Integers are not looked at, so they need not agree.
+    options, method = replace(options or EngineOptions(), integers="first"), _Looking()
     merge = StreamingMerge(method, make_plan(method, pool, options), pool, _Nowhere(), options=options)
     return merge.survey(survey, on_progress)
 

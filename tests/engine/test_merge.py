@@ -239,6 +239,21 @@ def test_all_integers_that_differ_are_found_before_anything_is_merged():
     assert "same" not in str(caught.value)
 
 
+def test_a_survey_does_not_mind_integers_that_differ():
+    from fusionbench_core import ModelPool, PooledModel, Survey, run_survey
+
+    class Count(Survey):
+        def observe(self, group):
+            return group.models[0].numel()
+
+        def advance(self, total):
+            return total
+
+    base, model = ({"w": torch.ones(3), "n": torch.tensor(value)} for value in (1, 2))
+    pool = ModelPool({"a": PooledModel("a", content=model)}, PooledModel("_base_", content=base))
+    assert run_survey(Count(), pool) == 3
+
+
 def test_large_integers_that_differ_are_found_while_merging():
     models = {name: {"n": torch.full((70_000,), value)} for name, value in (("a", 1), ("b", 2))}
     with pytest.raises(IncompatibleModels, match="n differs") as caught:
