@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,52 @@ dtype: float32
         assert torch.allclose(found.tensor(name), merged[name], atol=1e-6), name
 
 
+def with_words(directory: Path, like: Path, words: list[str], tmp_path: Path) -> Path:
+    """A model of the zoo with a tokenizer: row i of its embedding is the token `words[i]`."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    target = tmp_path / directory
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(
+        target
+    )
+    for file in like.iterdir():
+        shutil.copyfile(file, target / file.name)
+    return target
+
+
+def test_a_union_of_tokenizers_merges_rows_of_the_same_token(llms, tmp_path):
+    common = ["<unk>", "<s>", "</s>", *(f"w{n}" for n in range(12))]
+    a = with_words(Path("one"), llms / "a", [*common, "cat"], tmp_path)
+    b = with_words(Path("two"), llms / "b", [*common, "dog"], tmp_path)
+    (tmp_path / "m.yml").write_text(
+        f"merge_method: linear\nmodels:\n- {{model: {a}, parameters: {{weight: 1}}}}\n"
+        f"- {{model: {b}, parameters: {{weight: 3}}}}\ntokenizer_source: union\ndtype: float32\n"
+    )
+    fb("run", "-q", "--mergekit", str(tmp_path / "m.yml"), "-o", str(tmp_path / "out"))
+    found = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out/model")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out/model")
+    assert found.config.vocab_size == len(tokenizer) == 17
+    ours = found.get_input_embeddings().weight
+    one, two = (open_checkpoint(llms / name).tensor("model.embed_tokens.weight") for name in "ab")
+    assert torch.allclose(ours[tokenizer.convert_tokens_to_ids("w3")], (one[6] + 3 * two[6]) / 4, atol=1e-6)
+    assert torch.allclose(ours[tokenizer.convert_tokens_to_ids("cat")], one[15], atol=1e-6)
+    assert torch.allclose(ours[tokenizer.convert_tokens_to_ids("dog")], two[15], atol=1e-6)
+
+
+def test_the_decoder_of_two_stacks_can_be_sliced(llms, tmp_path):
+    sizes = {"d_model": 8, "d_kv": 4, "d_ff": 16, "num_heads": 2, "vocab_size": 16}
+    config = transformers.T5Config(num_layers=3, num_decoder_layers=3, decoder_start_token_id=0, **sizes)
+    transformers.T5ForConditionalGeneration(config).save_pretrained(tmp_path / "t5")
+    part = {"model": str(tmp_path / "t5"), "layers": [0, 2]}
+    pool = {"layer_names": "decoder.block.{layer}.", "models": {"x": {"slices": [part, part]}}}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"method": "passthrough", "modelpool": pool}))
+    fb("run", "-q", "--config-path", str(tmp_path / "c.yaml"), "-o", str(tmp_path / "out"))
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "out/model")
+    assert (len(model.encoder.block), len(model.decoder.block)) == (3, 4)
+
+
 def test_a_chat_template_is_written_and_used(llms, tmp_path):
     text = (CONFIGS / "linear_equal.yml").read_text() + "chat_template: chatml\n"
     (tmp_path / "m.yml").write_text(text)
@@ -138,7 +185,7 @@ def test_the_most_common_chat_template_is_taken_for_auto(llms, tmp_path):
         directory = tmp_path / name
         directory.mkdir()
         for file in (llms / name).iterdir():
-            (directory / file.name).symlink_to(file)
+            shutil.copyfile(file, directory / file.name)
         (directory / "tokenizer_config.json").write_text(json.dumps({"chat_template": template, "x": 1}))
     models = "\n".join(f"  - {{model: {tmp_path}/{name}, parameters: {{weight: 1}}}}" for name in "abc")
     (tmp_path / "m.yml").write_text(f"models:\n{models}\nmerge_method: linear\nchat_template: auto\n")
