@@ -17,8 +17,9 @@ class EnsembledLinear(nn.Module):
 
     $$y = (W_0 + \sum_t r_t \Delta_t)\, x + b_0 + \sum_t r_t \delta_t$$
 
-    The updates are whole matrices with their biases, or the rank-one matrices $u_j v_j^\top$ without. No
-    weight is ever put together: the updates are applied one after the other, and their outputs added up.
+    The updates are whole matrices with their biases, or the rank-one matrices $u_j v_j^\top$ without. The
+    weights of a sample are put together where it has tokens enough; otherwise the outputs of the updates are
+    added up.
 
     Attributes:
         coefficients: `(n, count)`, r of the samples that are coming; set by :class:`WeightEnsembling`.
@@ -66,16 +67,32 @@ class EnsembledLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(n, ..., in)` to `(n, ..., out)`."""
-        y = F.linear(x, self.weight, self.bias)
         if self.coefficients is None:
-            return y
-        gates = self.coefficients.to(y.dtype)
-        gates = gates.view(len(gates), *[1] * (x.ndim - 2), -1)
+            return F.linear(x, self.weight, self.bias)
+        gates = self.coefficients.to(x.dtype)
+        tokens = x[:, None] if x.ndim == 2 else x.flatten(1, -2)
         if self.up is not None:
-            return y + F.linear(gates * F.linear(x, self.down), self.up)
+            y = self._rank_one(tokens, gates)
+        elif len(gates) == 1 or _fewer_products(tokens.shape[1], gates.shape[1]):
+            y = self._put_together(tokens, gates)
+        else:
+            y = self._added_up(tokens, gates)
+        return y.reshape(*x.shape[:-1], -1)
+
+    def _rank_one(self, tokens: Tensor, gates: Tensor) -> Tensor:
+        scaled = gates[:, None] * F.linear(tokens, self.down)
+        return F.linear(tokens, self.weight, self.bias) + F.linear(scaled, self.up)
+
+    def _put_together(self, tokens: Tensor, gates: Tensor) -> Tensor:
+        weight = self.weight + torch.tensordot(gates, self.delta, 1)
+        y = tokens @ weight.mT
+        return y if self.bias is None else y + (self.bias + gates @ self.delta_bias)[:, None]
+
+    def _added_up(self, tokens: Tensor, gates: Tensor) -> Tensor:
+        y = F.linear(tokens, self.weight, self.bias)
         for number, delta in enumerate(self.delta):
             bias = None if self.delta_bias is None else self.delta_bias[number]
-            y = y + gates[..., number, None] * F.linear(x, delta, bias)
+            y = y + gates[:, number, None, None] * F.linear(tokens, delta, bias)
         return y
 
     def extra_repr(self) -> str:
@@ -112,6 +129,11 @@ class WeightEnsembling(nn.Module):
         finally:
             for layer in layers:
                 layer.coefficients = None
+
+
+def _fewer_products(tokens: int, updates: int) -> bool:
+    """Whether putting the weights of a sample together costs less than applying all updates to its tokens."""
+    return tokens + updates < tokens * updates
 
 
 def ensembled(module: nn.Module) -> Iterator[EnsembledLinear]:

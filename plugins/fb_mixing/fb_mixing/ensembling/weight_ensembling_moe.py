@@ -30,7 +30,8 @@ class WeightEnsemblingMoE(EnsemblingMethod):
         always by sample. Tokens that are padding count for a sample's average.
         FusionBench takes 1000 steps at a learning rate of 1e-4, on test inputs, which needs `split="test"`
         and a transductive run here.
-        Memory: the base and T copies of what became mixtures, in fp32, and the activations of one task.
+        Memory: the base and T copies of what became mixtures, in fp32, and the activations of one task, with
+        one copy of each mixture's weights a sample.
 
     Reference:
         Tang et al., Merging Multi-Task Models via Weight-Ensembling Mixture of Experts, ICML 2024,
