@@ -113,7 +113,9 @@ class _Operation:
                 # Kaiming's uniform distribution with a slope of √5, as linear layers have it.
                 down = 2 * torch.rand(method.rank, width, generator=generator, dtype=torch.float32) - 1
                 self._matrices[f"{task.name}/{name}/down"] = down * width**-0.5
-                self._matrices[f"{task.name}/{name}/up"] = torch.zeros(width, method.rank)
+                self._matrices[f"{task.name}/{name}/up"] = torch.zeros(
+                    width, method.rank, dtype=torch.float32
+                )
         for name, matrix in self._matrices.items():
             self._matrices[name] = matrix.to(job.fabric.device).requires_grad_()
 
@@ -152,7 +154,7 @@ class _Operation:
                 own = self._own(task)
                 wanted = self._represent(task, own, batch)
                 given = self._represent(task, self.merged, batch)
-            distance = torch.zeros((), device=models.fabric.device)
+            distance = torch.zeros((), dtype=torch.float32, device=models.fabric.device)
             for name in self._widths:
                 z = corrected(given[name].float(), *self._of(models.tasks[task].name, name))
                 distance = distance + (z - wanted[name].float()).abs().mean()

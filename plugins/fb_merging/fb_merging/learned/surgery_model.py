@@ -25,7 +25,8 @@ class SurgeryModel(TrunkAndTasks):
         rank: Rows of $D_t$.
 
     Attributes:
-        down: For each task, in their order, and each representation: $D_t$, `(rank, width)`.
+        down: For each task, in their order, and each representation: $D_t$, `(rank, width)`, in the trunk's
+            dtype.
         up: $U_t$, `(width, rank)`.
     """
 
@@ -35,10 +36,11 @@ class SurgeryModel(TrunkAndTasks):
         super().__init__(tasks, trunk, ())
         self.widths = dict(widths)
         self.down, self.up = nn.ParameterList(), nn.ParameterList()
+        dtype = next((each.dtype for each in trunk.parameters() if each.is_floating_point()), torch.float32)
         for _ in self.tasks:
             for width in self.widths.values():
-                self.down.append(nn.Parameter(torch.zeros(rank, width), requires_grad=False))
-                self.up.append(nn.Parameter(torch.zeros(width, rank), requires_grad=False))
+                self.down.append(nn.Parameter(torch.zeros(rank, width, dtype=dtype), requires_grad=False))
+                self.up.append(nn.Parameter(torch.zeros(width, rank, dtype=dtype), requires_grad=False))
 
     def place(self, task: int, name: str) -> int:
         """Where the matrices of a task and representation are in `down` and `up`."""
