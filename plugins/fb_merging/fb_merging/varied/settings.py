@@ -78,6 +78,33 @@ class Setting:
         return tuple(leaf for rule in self.rules for leaf in rule.leaves)
 
 
+class Settings(dict[str, Any]):
+    """Parameter -> what a config says of it, as it stands there, and read.
+
+    Attributes:
+        read: Parameter -> its setting, or model name -> setting.
+    """
+
+    def __init__(self, said: Mapping[str, Any]) -> None:
+        super().__init__(said)
+        self.read: dict[str, Setting | dict[str, Setting]] = {}
+        for name, each in said.items():
+            try:
+                self.read[name] = parse(each)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+
+
+class Among(list[dict[str, Any]]):
+    """Rules of which models are merged where, as they stand in a config, and read."""
+
+    def __init__(self, said: Sequence[dict[str, Any]]) -> None:
+        super().__init__(said)
+        self.read = Setting(tuple(_rule(each) for each in said))
+        if any(not isinstance(leaf, tuple) or not leaf for leaf in self.read.leaves):
+            raise ValueError("the value of each rule must be a list of models")
+
+
 def along(anchors: Sequence[Any], layer: int | None, layers: int) -> Any:
     """The value at a layer: linear between evenly spaced numbers, the last one reached of other values.
 

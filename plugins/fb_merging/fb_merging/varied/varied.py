@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from torch import Tensor
 
 from fb_merging.varied.by_instance import SurveyByInstance
 from fb_merging.varied.records import VARIED
-from fb_merging.varied.settings import Setting, Undecided, leaves, parse
+from fb_merging.varied.settings import Among, Setting, Settings, Undecided, leaves
 from fusionbench_core import (
     AnyTensorMethod,
     Capabilities,
@@ -59,31 +59,13 @@ class Varied(TensorMethod):
         default="simple_average",  # type: ignore[assignment]
         description="the method: a name, or {name, the parameters that do not vary}",
     )
-    parameters: dict[str, Any] = Field(
+    parameters: Annotated[dict[str, Any], AfterValidator(Settings)] = Field(
         default={}, description="parameter of the method -> a value, rules, or model name -> either"
     )
-    among: list[dict[str, Any]] = Field(
+    among: Annotated[list[dict[str, Any]], AfterValidator(Among)] = Field(
         default=[],
         description="rules whose values are lists of models: those merged there; elsewhere all are",
     )
-
-    @field_validator("parameters")
-    @classmethod
-    def _can_be_read(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for name, said in value.items():
-            try:
-                parse(said)
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
-        return value
-
-    @field_validator("among")
-    @classmethod
-    def _names_models(cls, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        read = parse(value) if value else _NOTHING
-        if any(not isinstance(leaf, tuple) or not leaf for leaf in leaves(read)):
-            raise ValueError("the value of each rule must be a list of models")
-        return value
 
     @model_validator(mode="after")
     def _fits_the_method(self) -> Varied:
@@ -194,13 +176,11 @@ class Varied(TensorMethod):
 
     @property
     def _settings(self) -> dict[str, Setting | dict[str, Setting]]:
-        return {name: parse(said) for name, said in self.parameters.items()}
+        return cast(Settings, self.parameters).read
 
     @property
     def _among(self) -> Setting:
-        read = parse(self.among) if self.among else _NOTHING
-        assert isinstance(read, Setting)
-        return read
+        return cast(Among, self.among).read
 
     def _corners(self, models: Sequence[str]) -> list[TensorMethod]:
         """The method with each value that is written down for a parameter, and the first of all others.
