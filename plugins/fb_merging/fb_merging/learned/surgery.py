@@ -111,7 +111,8 @@ class _Operation:
             for name, width in self._widths.items():
                 generator = job.generator("surgery", task.name, name)
                 # Kaiming's uniform distribution with a slope of √5, as linear layers have it.
-                down = 2 * torch.rand(method.rank, width, generator=generator, dtype=torch.float32) - 1
+                uniform = torch.rand(method.rank, width, generator=generator, dtype=torch.float32)
+                down = 2 * uniform - 1
                 self._matrices[f"{task.name}/{name}/down"] = down * width**-0.5
                 self._matrices[f"{task.name}/{name}/up"] = torch.zeros(
                     width, method.rank, dtype=torch.float32
