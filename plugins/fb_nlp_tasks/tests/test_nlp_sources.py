@@ -217,7 +217,9 @@ def test_sources_recognise_their_own_kind_only(tiny, tmp_path):
         found = [other for other, cls in BY_NAME.items() if cls.recognises(str(tmp_path / name))]
         assert found == [name]
     tiny("gpt2", "AutoModelForCausalLM").save_pretrained(tmp_path / "gpt2")
-    assert [other for other, cls in BY_NAME.items() if cls.recognises(str(tmp_path / "gpt2"))] == ["causal_lm"]
+    assert [other for other, cls in BY_NAME.items() if cls.recognises(str(tmp_path / "gpt2"))] == [
+        "causal_lm"
+    ]
     assert not any(cls.recognises("someone/some-model") for cls in BY_NAME.values())
     assert not any(cls.recognises(str(tmp_path / "nothing")) for cls in BY_NAME.values())
 
