@@ -107,9 +107,7 @@ class CompetitionSurvey(Survey):
             group.deltas = scores(group.deltas, self.clips)
         return self.current.observe(group)
 
-    def advance(
-        self, total: PairOfTotals | None
-    ) -> Survey | tuple[Clips, tuple[list[float], list[float]]]:
+    def advance(self, total: PairOfTotals | None) -> Survey | tuple[Clips, tuple[list[float], list[float]]]:
         state = self.current.advance(total)
         if isinstance(state, ThresholdPair):
             return dataclasses.replace(self, current=state)
