@@ -46,7 +46,7 @@ class EnsemblingMethod(ModelMethod):
     modules: tuple[str, ...] = Field(
         default=FEED_FORWARD, min_length=1, description="shell patterns of the modules that become mixtures"
     )
-    learning_rate: float = Field(default=1e-3, gt=0, description="learning rate of Adam")
+    learning_rate: float = Field(default=1e-4, gt=0, description="learning rate of Adam")
     steps: int = Field(default=100, ge=0, description="optimiser steps")
     batch_size: int = Field(default=16, gt=0, description="samples a task and step, over all devices")
     split: Literal["train", "validation", "test"] = Field(

@@ -43,6 +43,7 @@ class ParetoWeightEnsemblingMoE(WeightEnsemblingMoE):
     router_layers: Literal[0, 1, 2] = Field(
         default=2, description="layers of a router; without any, the preference is not looked at"
     )
+    learning_rate: float = Field(default=1e-3, gt=0, description="learning rate of Adam")
     preference: Mapping[str, NonNegativeFloat] | None = Field(
         default=None, description="model -> weight of its task in the result; all alike by default"
     )

@@ -32,7 +32,7 @@ class RankOneMoE(EnsemblingMethod):
         could be found to compare with. There a soft selection of coefficients can be switched on; its
         default, to keep all, is what is here. With two layers, the router's width between them is twice the
         number of its coefficients. A layer smaller than `rank` has as many directions as it has.
-        FusionBench takes 1000 steps at a learning rate of 1e-4, on test inputs.
+        FusionBench takes 1000 steps, on test inputs.
         Memory: the base and `rank` directions of each task vector, in fp32: the smallest of its family.
     """
 

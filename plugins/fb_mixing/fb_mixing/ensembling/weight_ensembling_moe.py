@@ -28,8 +28,9 @@ class WeightEnsemblingMoE(EnsemblingMethod):
         Linear layers of the modules become mixtures, with their biases; norms in them are merged. The paper
         and FusionBench route on average over a batch while they learn, and by sample afterwards; here it is
         always by sample. Tokens that are padding count for a sample's average.
-        FusionBench takes 1000 steps at a learning rate of 1e-4, on test inputs, which needs `split="test"`
-        and a transductive run here.
+        FusionBench takes 1000 steps, on test inputs, which needs `split="test"` and a transductive run here.
+        Routers look at many features at once: a learning rate ten times as large soon makes predictions
+        certain and wrong.
         Memory: the base and T copies of what became mixtures, in fp32, and the activations of one task, with
         one copy of each mixture's weights a sample.
 
