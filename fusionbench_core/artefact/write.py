@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fusionbench_core.allocator import give_back_freed_memory
 from fusionbench_core.artefact.adapter import Adapter, write_adapter
 from fusionbench_core.artefact.card import model_card
 from fusionbench_core.artefact.chat_template import write_chat_template
@@ -131,6 +132,7 @@ class ArtefactWriter:
         finally:
             writer.close()
             journal.close()
+            give_back_freed_memory()
         infos = dict(layout)
         entries = [(name, infos[name], digest) for name, digest in hashes.items()]
         tied = [(alias, infos[kept], kept) for alias, kept in plan.aliases.items()]

@@ -101,11 +101,13 @@ class StreamingMerge:
     def _run_survey(self, state: Any, workers: Workers, on_survey: Callable[[int, int], None]) -> Any:
         steps = [step for step in self._plan if step.action == "merge"]
         while isinstance(state, Survey):
-            total = None
-            for count, step in enumerate(steps, 1):
-                for _, seen in workers.map(partial(self._observe, state), cut(step, self._plan.locality)):
-                    total = seen if total is None else total + seen  # in plan order, so always the same
-                on_survey(count, len(steps))
+            total, count = None, 0
+            pieces = (piece for step in steps for piece in cut(step, self._plan.locality))
+            for piece, seen in workers.map(partial(self._observe, state), pieces):
+                total = seen if total is None else total + seen
+                if piece.last:
+                    count += 1
+                    on_survey(count, len(steps))
             state = state.advance(total)
         return state
 

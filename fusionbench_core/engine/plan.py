@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,9 +40,8 @@ class Plan:
         read_bytes: Bytes read in all passes.
         write_bytes: Bytes of the output.
         peak_bytes: Estimate of anonymous memory on top of the interpreter's.
-        inputs: Model name (`_base_` for the base) -> identity of its content.
         notes: What the user should know, e.g. tensors left out.
-        key: Hash of everything that decides the output.
+        facts: Gives everything that decides the output; to identify models in memory it reads them.
     """
 
     steps: tuple[PlanStep, ...]
@@ -51,9 +51,14 @@ class Plan:
     read_bytes: int
     write_bytes: int
     peak_bytes: int
-    inputs: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    key: str = ""
+    facts: Callable[[], Mapping[str, Any]] = field(default=dict, repr=False, compare=False)
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of everything that decides the output."""
+        text = json.dumps(self.facts(), sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def count(self, action: Action) -> int:
         """Number of steps with that action."""
@@ -121,9 +126,7 @@ def make_plan(
     )
     copied = sum(step.info.nbytes for step in steps if step.action != "merge")
     peak = _peak(steps, capabilities.locality, width, options)
-    inputs = {name: checkpoint.identity() for name, checkpoint in models.items()}
-    if base is not None:
-        inputs["_base_"] = base.identity()
+    read = models if base is None else {**models, "_base_": base}
     return Plan(
         steps=steps,
         aliases=aligned.aliases,
@@ -132,9 +135,8 @@ def make_plan(
         read_bytes=merged * width * passes + copied,
         write_bytes=sum(step.info.nbytes for step in steps),
         peak_bytes=peak,
-        inputs=inputs,
         notes=(*aligned.notes, *(pool.alignment.notes if pool.alignment else ())),
-        key=_key(method, steps, inputs, options, seed),
+        facts=lambda: _facts(method, steps, read, options, seed),
     )
 
 
@@ -208,19 +210,22 @@ def _peak(steps: tuple[PlanStep, ...], locality: str, width: int, options: Engin
     return min(total, max(budget, largest)) if budget is not None else total
 
 
-def _key(
-    method: Method, steps: tuple[PlanStep, ...], inputs: Mapping[str, str], options: EngineOptions, seed: int
-) -> str:
-    facts = {
+def _facts(
+    method: Method,
+    steps: tuple[PlanStep, ...],
+    inputs: Mapping[str, Checkpoint],
+    options: EngineOptions,
+    seed: int,
+) -> dict[str, Any]:
+    return {
         "core": __version__,
         "method": method.record.full_name,
         "parameters": method.model_dump(mode="json"),
         "steps": [
             [s.name, s.action, list(s.info.shape), dtype_name(s.info.dtype), s.source, s.layer] for s in steps
         ],
-        "inputs": dict(inputs),
+        "inputs": {name: checkpoint.identity() for name, checkpoint in inputs.items()},
         "accumulate": dtype_name(options.accumulate),
         "integers": options.integers,
         "seed": seed,
     }
-    return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()

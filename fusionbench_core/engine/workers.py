@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 
-from fusionbench_core.allocator import give_back_freed_memory, keep_freed_memory
+from fusionbench_core.allocator import keep_freed_memory
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -42,10 +42,10 @@ class MemoryGate:
 
 
 class Workers:
-    """A thread pool whose threads compute with one intra-op thread each.
+    """Threads that compute with one intra-op thread each; one worker is the caller's own thread.
 
     One intra-op thread makes every result independent of the number of processors; parallelism comes
-    from the pieces. The caller's own setting is restored.
+    from the pieces. The caller's own settings are restored.
     """
 
     def __init__(self, threads: int) -> None:
@@ -59,11 +59,20 @@ class Workers:
 
     def __exit__(self, *exception: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
-        give_back_freed_memory()
         torch.set_num_threads(self._before)
 
     def map(self, work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[tuple[Job, Result]]:
         """`(job, work(job))` in the order of `jobs`; at most four jobs a thread are waiting."""
+        return self._inline(work, jobs) if self._threads == 1 else self._pooled(work, jobs)
+
+    def _inline(self, work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[tuple[Job, Result]]:
+        torch.set_num_threads(1)
+        for job in jobs:
+            with torch.no_grad():
+                result = work(job)
+            yield job, result
+
+    def _pooled(self, work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[tuple[Job, Result]]:
         waiting: deque[tuple[Job, Future[Result]]] = deque()
         try:
             for job in jobs:
@@ -77,10 +86,6 @@ class Workers:
         finally:
             for _, future in waiting:
                 future.cancel()
-
-    def submit(self, work: Callable[..., Result], *arguments: object) -> Future[Result]:
-        """Run one job some time."""
-        return self._pool.submit(work, *arguments)
 
 
 def _single_threaded() -> None:

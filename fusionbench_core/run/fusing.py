@@ -105,7 +105,9 @@ def fuse_in_memory(
             device=compute_device(prepared.config.fabric),
             on_progress=console.progress,
         )
-    state = merge_in_memory(method, pool, options=prepared.options, seed=seed, statistics=statistics)
+    state = merge_in_memory(
+        method, pool, options=prepared.options, seed=seed, statistics=statistics, plan=plan
+    )
     return Fused.weights(state)
 
 
