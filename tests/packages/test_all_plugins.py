@@ -73,7 +73,8 @@ def test_broken_plugins_change_only_their_own_lines_of_the_plugin_list(everythin
 def test_broken_plugins_change_no_other_output(everything, crowded, words):
     before, after = everything.run(*words, ok=False), crowded.run(*words, ok=False)
     assert after.returncode == before.returncode
-    assert after.stdout == before.stdout
+    # What is shown of a method names the file that its class is in.
+    assert after.stdout.replace(str(crowded.root), str(everything.root)) == before.stdout
 
 
 def test_the_version_names_them_beside_all_others(everything, crowded):
