@@ -110,7 +110,7 @@ class ArtefactWriter:
         self._clear({JOURNAL, *(file.name for file in writer.files)})
         journal = Journal(self._partial / JOURNAL, plan.key, resume=writer.resumed)
         try:
-            done = [name for name, noted in journal.done.items() if _intact(writer, name, noted)]
+            done = {name for name, noted in journal.done.items() if _intact(writer, name, noted)}
 
             def written(step: PlanStep, checksum: int) -> None:
                 journal.record(step.name, checksum)
@@ -278,10 +278,14 @@ def _inside(asset: Path) -> Path:
 
 def _flush_and_hash(writer: SafetensorsWriter, names: Sequence[str], threads: int) -> dict[str, bytes]:
     """Finish the files; SHA-256 of each tensor, computed while the disk is busy with them."""
-    with ThreadPoolExecutor(threads + 1, "finish") as pool:
+    pool = ThreadPoolExecutor(threads + 1, "finish")
+    try:
         flushed = pool.submit(writer.flush)
         hashes = dict(zip(names, pool.map(lambda name: hash_tensor(writer.read(name)), names)))
         flushed.result()
+    finally:
+        # After Ctrl-C, or on a full disk, nobody waits for the hashes of all other tensors.
+        pool.shutdown(cancel_futures=True)
     writer.finish()
     return hashes
 

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from fb_merging.operations import magnitude
 from fb_merging.operations.combine import DISJOINT, add_all, elect_sign, mean
 from fb_merging.operations.magnitude import MagnitudeThreshold, thresholds_of
 from fb_merging.operations.sparsify import count_kept, keep_largest
@@ -177,6 +178,50 @@ def test_numbers_beyond_fp32_have_a_threshold_too(group):
     assert thresholds([delta], 0.25, group) == [float(np.finfo(np.float32).max)]
     assert thresholds([delta], 0.75, group) == [1.0]
     assert thresholds([delta], 1, group) == [0.0]
+
+
+def survey_of(vectors: list[Tensor], density: float, group) -> tuple[list[float], int]:
+    """What a survey finds in one model whose tensors are these, and the number of rounds it takes."""
+    state: Survey | list[float] = MagnitudeThreshold(density)
+    rounds = 0
+    while isinstance(state, Survey):
+        groups = [group([vector], torch.zeros(())) for vector in vectors]
+        for number, each in enumerate(groups):
+            each.name = f"layers.{number}.weight"
+        seen = [state.observe(each) for each in groups]
+        state = state.advance(sum(seen[1:], start=seen[0]))
+        rounds += 1
+    return state, rounds
+
+
+def kth_largest(vectors: list[Tensor], density: float) -> float:
+    every = torch.cat(vectors).abs().double().sort(descending=True).values
+    return float(every[count_kept(density, len(every)) - 1])
+
+
+@pytest.mark.parametrize("density", [0.2, 0.5, 0.7])
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_a_sample_that_misleads_costs_rounds_and_not_exactness(group, density, scale):
+    generator = torch.Generator().manual_seed(3)
+    vectors = [torch.randn(4096, generator=generator) for _ in range(64)]
+    for vector in vectors:
+        vector[:64] *= scale
+    found, rounds = survey_of(vectors, density, group)
+    assert found == [kth_largest(vectors, density)]
+    assert rounds > 2
+
+
+@pytest.mark.parametrize("density", [0.001, 0.2, 0.7])
+@pytest.mark.parametrize("buckets", [1 << 4, 1 << 10, 1 << 21])
+def test_entries_that_are_too_many_to_keep_are_counted(group, monkeypatch, density, buckets):
+    monkeypatch.setattr(magnitude, "PENDING", 50)
+    monkeypatch.setattr(magnitude, "CHUNKS", 3)
+    monkeypatch.setattr(magnitude, "BUCKETS", buckets)
+    generator = torch.Generator().manual_seed(4)
+    vectors = [torch.randn(1000, generator=generator) for _ in range(40)]
+    vectors += [torch.zeros(1000), torch.full((500,), 0.25)]
+    found, _ = survey_of(vectors, density, group)
+    assert found == [kth_largest(vectors, density)]
 
 
 def test_thresholds_of_zero_deltas_and_of_nothing_are_zero(group):
