@@ -161,14 +161,14 @@ def check_models(method: Method, pool: ModelPool) -> None:
         )
     if count < capabilities.min_models:
         raise MissingCapability(
-            f"{name} needs at least {capabilities.min_models} models, and this pool has {count}",
+            f"{name} needs at least {_models(capabilities.min_models)}, and this pool has {count}",
             config="modelpool.models",
             why=f"the pool names {', '.join(pool.names) or 'none'}; the base does not count",
             fix="add models to `modelpool.models`",
         )
     if capabilities.max_models is not None and count > capabilities.max_models:
         raise MissingCapability(
-            f"{name} takes at most {capabilities.max_models} models, and this pool has {count}",
+            f"{name} takes at most {_models(capabilities.max_models)}, and this pool has {count}",
             config="modelpool.models",
             why=f"the pool names {', '.join(pool.names)}",
             fix="remove models from `modelpool.models`",
@@ -208,6 +208,10 @@ def _peak(steps: tuple[PlanStep, ...], locality: str, width: int, options: Engin
         )
     total = largest * options.threads
     return min(total, max(budget, largest)) if budget is not None else total
+
+
+def _models(count: int) -> str:
+    return "one model" if count == 1 else f"{count} models"
 
 
 def _facts(

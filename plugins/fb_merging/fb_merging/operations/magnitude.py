@@ -256,7 +256,8 @@ def magnitude_bits(delta: Tensor) -> Bits:
 
 
 def _slot(group: TensorGroup) -> int:
-    return (zlib.crc32(group.name.encode()) + group.start // (1 << 16)) % SLOTS
+    """Slot of a piece: by its tensor's name, as most tensors are small, and by its place in it."""
+    return zlib.crc32(f"{group.name} {group.start}".encode()) % SLOTS
 
 
 def _likely_range(counts: NDArray[np.int32], density: float) -> tuple[int, int]:
