@@ -99,7 +99,8 @@ class Sample:
         counts = self.counts()
         for slot, each in other.digits.items():
             for model, digits in enumerate(each):
-                np.add.at(counts[model, slot], digits, 1)
+                seen = np.bincount(digits, minlength=counts.shape[2])
+                counts[model, slot] += seen.astype(np.int32)
         return self
 
     def counts(self) -> NDArray[np.int32]:
