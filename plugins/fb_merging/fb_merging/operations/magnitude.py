@@ -252,8 +252,10 @@ def magnitude_bits(delta: Tensor) -> Bits:
     """`(entries,)`: the bits of the magnitudes as fp32, cut and not rounded if they are fp64."""
     flat = delta.detach().reshape(-1)
     narrow = flat.float()
-    bits = narrow.view(torch.int32).numpy() & np.int32(0x7FFFFFFF)
-    return bits if flat.dtype == torch.float32 else bits - (narrow.abs() > flat.abs()).int().numpy()
+    bits: Bits = narrow.view(torch.int32).numpy() & np.int32(0x7FFFFFFF)
+    if flat.dtype != torch.float32:
+        bits -= (narrow.abs() > flat.abs()).int().numpy()
+    return bits
 
 
 def _slot(group: TensorGroup) -> int:
