@@ -153,5 +153,5 @@ def test_blocks_survive_a_round_trip_through_the_artefact():
 @PRUNING
 def test_one_model_is_compressed_at_a_time(method):
     model, base = pair()
-    with pytest.raises(MissingCapability, match="at most 1"):
+    with pytest.raises(MissingCapability, match="at most one model"):
         fuse(method, {"a": model, "b": model}, base)

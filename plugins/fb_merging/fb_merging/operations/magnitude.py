@@ -252,7 +252,7 @@ def magnitude_bits(delta: Tensor) -> Bits:
     """`(entries,)`: the bits of the magnitudes as fp32, cut and not rounded if they are fp64."""
     flat = delta.detach().reshape(-1)
     narrow = flat.float()
-    bits: Bits = narrow.view(torch.int32).numpy() & np.int32(0x7FFFFFFF)
+    bits: Bits = np.bitwise_and(narrow.view(torch.int32).numpy(), np.int32(0x7FFFFFFF))
     if flat.dtype != torch.float32:
         bits -= (narrow.abs() > flat.abs()).int().numpy()
     return bits
