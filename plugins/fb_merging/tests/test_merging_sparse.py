@@ -139,6 +139,22 @@ def test_dare_ties_trims_what_is_left_of_a_whole_model(zoo, assert_near, dtype, 
     assert_near(found, merged(base, sparse, 1.0, elected_mean), [base, *models.values()])
 
 
+def test_dare_ties_trims_tensor_by_tensor_if_asked(zoo, assert_near):
+    models, base = zoo(torch.float32)
+    found = fuse("dare_ties", models, base, density=0.5, trim_density=0.4, trim="tensor")
+
+    def trimmed(model, name, delta):
+        dropped = dare(model, name, delta, 0.5)
+        if delta.numel() == 0:
+            return dropped
+        kept = max(1, round(0.4 * delta.numel()))
+        bound = dropped.abs().flatten().sort(descending=True).values[kept - 1]
+        return torch.where(dropped.abs() >= bound, dropped, 0)
+
+    sparse = each(task_vectors(models, base), trimmed)
+    assert_near(found, merged(base, sparse, 1.0, elected_mean), [base, *models.values()])
+
+
 @DTYPES
 @pytest.mark.parametrize("window", ["row", "tensor"])
 def test_della_follows_the_formula(zoo, assert_near, dtype, window):

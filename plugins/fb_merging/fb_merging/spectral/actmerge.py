@@ -21,9 +21,10 @@ class ActMerge(TensorMethod):
     $$\theta = \theta_0 + \alpha \left(\sum_t \Delta_t G_t\right) \left(\sum_t G_t\right)^{+}$$
 
     Notes:
-        The formula is that of a public implementation, not compared with the text of the paper.
+        This is `merge_actmat` of the authors' code (github.com/marawangamal/actmat), which averages tensors
+        that are no matrix, too, and has no $\alpha$. It inverts $\sum_t G_t$ in fp32; the task matrices are
+        factorised instead here, in fp64.
         It differs from the closed form of WUDI only in that large task matrices count more.
-        Tensors that are no matrix get the mean task vector.
 
     Reference:
         Hameed et al., Model Merging via Data-Free Covariance Estimation, 2026, arXiv:2604.01329.

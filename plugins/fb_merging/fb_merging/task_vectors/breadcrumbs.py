@@ -27,7 +27,11 @@ class Breadcrumbs(ComposedMethod):
     Notes:
         `density` comes first: with `density + gamma` above 1, less than `gamma` is dropped from the top, as
         mergekit does. Entries that equal a bound are kept, so equal magnitudes can keep more than `density`.
-        The defaults are the paper's β = 0.85 and γ = 0.993: they keep the magnitudes between these quantiles.
+        The defaults keep the magnitudes between the quantiles β = 0.85 and γ = 0.993 of the paper's notation.
+        The authors search for good values: their code (github.com/rezazzr/breadcrumbs) tries β from 0.8 to
+        0.95, γ from 0.99 to 0.999 and $\lambda$ from 0.01 to 1, and begins with 0.85, 0.994 and 0.2. It ranks
+        the entries of each run along the last dimension; the paper's formula, mergekit and this method rank
+        whole tensors.
         mergekit counts `density * n` down to whole entries and defaults to density 1, gamma 0.01.
 
     Reference:

@@ -26,6 +26,8 @@ class DareLinear(ComposedMethod):
     Notes:
         The random numbers are keyed by seed, model, tensor and position: the result is the same whatever the
         threads, the shards and the order of the models.
+        The paper has no default: it searches for drop rates from 0.1 to 0.9 and, for language models, for
+        $\lambda$ of 0.5 and 1 (github.com/yule-BUAA/MergeLM, issue 39). 0.5 and 0.3 are FusionBench's.
         mergekit's `rescale: true` restores the L1 norm of each tensor: `rescale="l1"` here.
         mergekit's $\lambda$ defaults to 1; FusionBench calls this `dare/task_arithmetic` and $1 - d$
         `sparsity_ratio`.

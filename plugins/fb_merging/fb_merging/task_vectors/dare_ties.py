@@ -29,8 +29,11 @@ class DareTies(ComposedMethod):
       \gamma = \mathrm{sgn} \sum_t w_t \hat\tau_t$$
 
     Notes:
-        The paper puts DARE before the whole of TIES, its trimming included (as does FusionBench); mergekit
-        leaves the trimming out: `trim_density=1` here.
+        The paper puts DARE before the whole of TIES, its trimming included, as its author says and
+        FusionBench does; mergekit leaves the trimming out: `trim_density=1` here.
+        The paper has no defaults: for language models it searches for drop rates from 0.1 to 0.9, $\lambda$ of
+        0.5 and 1, and kept fractions of 0.5, 0.7 and 0.9, and trims tensor by tensor, `trim="tensor"` here
+        (github.com/yule-BUAA/MergeLM, issues 38, 39 and 43). These are FusionBench's density and those of TIES.
         The random numbers are keyed by seed, model, tensor and position: the result is the same whatever the
         threads, the shards and the order of the models.
         mergekit's `rescale: true` restores the L1 norm of each tensor: `rescale="l1"` here.
@@ -48,6 +51,10 @@ class DareTies(ComposedMethod):
     trim_density: float = Field(
         default=0.2, gt=0, le=1, description="fraction of the entries kept by TIES after the drop; 1: all"
     )
+    trim: Literal["model", "tensor"] = Field(
+        default="model",
+        description="one threshold over all merged entries of a model, or one a tensor",
+    )
     merge_func: Literal["mean", "sum", "max"] = Field(
         default="mean", description="what becomes of the updates that have the elected sign"
     )
@@ -58,7 +65,7 @@ class DareTies(ComposedMethod):
         return TaskVectorMerging(
             sparsify=(
                 DropAtRandom(density=self.density, rescale=self.rescale),
-                KeepLargest(density=self.trim_density),
+                KeepLargest(density=self.trim_density, trim=self.trim),
             ),
             combine=Elect(merge_func=self.merge_func),
             weights=self.weights,

@@ -22,7 +22,8 @@ class Ram(TensorMethod):
 
     Notes:
         For models whose updates are sparse, as those of reinforcement learning are. $\varepsilon$ is in units
-        of the weights, and mergekit's default.
+        of the weights; its default is that of mergekit and of the authors' code
+        (github.com/xiangchi-yuan/mrl, `arm`), of which this is the formula.
 
     Reference:
         Yuan et al., Behavior Knowledge Merge in Reinforced Agentic Models, 2026, arXiv:2601.13572.
