@@ -31,9 +31,9 @@ class DareTies(ComposedMethod):
     Notes:
         The paper puts DARE before the whole of TIES, its trimming included, as its author says and
         FusionBench does; mergekit leaves the trimming out: `trim_density=1` here.
-        The paper has no defaults: for language models it searches for drop rates from 0.1 to 0.9, $\lambda$ of
-        0.5 and 1, and kept fractions of 0.5, 0.7 and 0.9, and trims tensor by tensor, `trim="tensor"` here
-        (github.com/yule-BUAA/MergeLM, issues 38, 39 and 43). These are FusionBench's density and those of TIES.
+        The paper has no defaults: for language models it searches for drop rates from 0.1 to 0.9, $\lambda$
+        of 0.5 and 1, and kept fractions of 0.5, 0.7 and 0.9, and trims tensor by tensor, `trim="tensor"` here
+        (github.com/yule-BUAA/MergeLM, issues 38, 39 and 43). The density is FusionBench's, the rest TIES'.
         The random numbers are keyed by seed, model, tensor and position: the result is the same whatever the
         threads, the shards and the order of the models.
         mergekit's `rescale: true` restores the L1 norm of each tensor: `rescale="l1"` here.

@@ -32,8 +32,8 @@ class RamPlus(TensorMethod):
     Notes:
         `granularity="model"` counts over all merged tensors, in one streaming pass, as the authors' code does
         (github.com/xiangchi-yuan/mrl, `arm-r-v2`): its `rescale_factor` is $1 + r$, its $\alpha$ is 1 and its
-        $\varepsilon$ `threshold`. Its command for RAM+ is `r=0.2, alpha=1`; it divides by 0 where $u_t = 0$ and
-        $\lambda_t$ is of no consequence. "tensor" counts in each tensor, as mergekit's `ramplus_tl` does,
+        $\varepsilon$ `threshold`. Its command for RAM+ is `r=0.2, alpha=1`; it divides by 0 where $u_t = 0$
+        and $\lambda_t$ is of no consequence. "tensor" counts in each tensor, as mergekit's `ramplus_tl` does,
         whose defaults these are. The values in the text of the paper are not confirmed.
 
     Reference:
