@@ -69,6 +69,8 @@ def environment(home: Path) -> dict[str, str]:
         "HF_DATASETS_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
+        # Hashes differ from those of the fresh processes it starts, and not from one check to the next.
+        "PYTHONHASHSEED": "2",
     }
 
 
