@@ -24,7 +24,8 @@ NAMES: dict[str, dict[str, str]] = {
             fisher_merging fw_merging iso_c iso_cts karcher knots linear_interpolation lines
             localize_and_stitch lora_extract low_rank magmax magnitude_diff_pruning magnitude_pruning mats
             metagpt model_stock multislerp nearswap nuslerp opcm orthomerge packed_bitdelta passthrough
-            pcb_merging ram ramplus random_pruning regmean regmean_plusplus scaled sce simple_average
+            pcb_merging post_defense_awm post_defense_sau ram ramplus random_pruning regmean
+            regmean_plusplus safe_concrete_adamerging scaled sce simple_average
             singular_value_calibration slerp star subspace_boosting surgery tall_mask task_arithmetic
             task_arithmetic_trust_region task_vector_merging ties_merging tsv_merging varied
             weighted_average wudi_merging

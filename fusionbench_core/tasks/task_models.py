@@ -17,6 +17,9 @@ from fusionbench_core.tasks.task import Batch, Split
 Loss = Callable[[int, Tensor, Batch], Tensor]
 """Position of the task, logits `(n, classes)` and their batch -> mean loss of its samples, a scalar."""
 
+Objective = Callable[[int, Mapping[str, Tensor], Batch], Tensor]
+"""Position of the task, parameters of the trunk and a batch -> mean loss of its samples, a scalar."""
+
 
 class TaskModels:
     """One task model for each model of the pool, over a trunk that all of them share, and endless batches.
@@ -31,6 +34,7 @@ class TaskModels:
         split: Where the samples come from.
         batch_size: Samples a task and step, over all processes.
         labelled: Whether batches carry labels.
+        tasks: The tasks, if they are not those of the pool's models.
 
     Raises:
         MissingCapability: naming the models without a task.
@@ -45,9 +49,10 @@ class TaskModels:
         split: Split,
         batch_size: int,
         labelled: bool = False,
+        tasks: Sequence[AdaptationTask] | None = None,
     ) -> None:
         self.fabric = job.fabric
-        self.tasks = tasks_of(job, method)
+        self.tasks = tasks_of(job, method) if tasks is None else list(tasks)
         self.models = [task.attach(trunk).to(self.fabric.device) for task in self.tasks]
         self.drawn = 0
         self._streams = [
@@ -86,6 +91,16 @@ class TaskModels:
     def descend(self, merged: Mapping[str, Tensor], loss: Loss) -> float:
         """Add the gradient of the summed losses on one batch of every task to what `merged` came from.
 
+        Returns:
+            The mean of the losses.
+        """
+        return self.descend_on(
+            merged, lambda task, leaves, batch: loss(task, self.logits(task, leaves, batch), batch)
+        )
+
+    def descend_on(self, merged: Mapping[str, Tensor], objective: Objective) -> float:
+        """The same for losses that take more than one forward pass of the merged parameters.
+
         Gradients are gathered on the merged parameters, task by task, and carried back once: the
         activations of one task are in memory at a time, and task vectors are read once.
 
@@ -96,7 +111,7 @@ class TaskModels:
         total = torch.zeros((), dtype=torch.float64)
         for task, batch, weight in self.draw():
             with self.fabric.autocast():
-                value = loss(task, self.logits(task, leaves, batch), batch) * weight
+                value = objective(task, leaves, batch) * weight
             self.fabric.backward(value)
             total += value.detach().double().cpu()
         pull_back(merged, leaves)

@@ -14,6 +14,7 @@ from fb_merging.learned.learned_method import LearnedMethod
 from fb_merging.learned.parameterization import Parameterization
 from fb_merging.learned.parameters import ParameterSpace
 from fb_merging.learned.records import CONCRETE_ADAMERGING
+from fb_merging.operations.adam import adam_step
 from fusionbench_core import Batch, FusionJob, TaskModels, Training, implements, mean_entropy
 
 
@@ -65,26 +66,29 @@ class ConcreteAdaMerging(LearnedMethod):
         coefficients = Coefficients(space, tuple(job.pool), self.granularity, self.init_coefficient)
         return MaskedCoefficients(coefficients, mask, self.final_mask)
 
+    def mask_step(self, merged: MaskedCoefficients, models: TaskModels, inner: InnerStep) -> MaskStep:
+        """What a step on the mask's logits does."""
+        return MaskStep(merged, models, inner)
+
     def train(self, job: FusionJob, merged: Parameterization, models: TaskModels) -> dict[str, list[float]]:
         assert isinstance(merged, MaskedCoefficients)
         inner = InnerStep(merged.coefficients.variables["coefficients"], self.inner_learning_rate)
-        mask = Training(
+        mask_step = self.mask_step(merged, models, inner)
+        training = Training(
             job,
             self,
             merged.mask.logits,
             models,
             learning_rate=self.mask_learning_rate,
             stage="mask",
-            kept=inner.moments,
+            kept=mask_step.kept,
         )
-        masking = mask.run(
-            lambda step: _mask_gradient(step, merged, models, inner), self.mask_steps, "entropy"
-        )
+        masking = training.run(mask_step.take, self.mask_steps, self.loss_name)
         inner.reset()
         merged.fix()
         training = Training(job, self, merged.variables, models, learning_rate=self.learning_rate)
         adapting = training.run(
-            lambda step: models.descend(merged.merged(step), _loss), self.steps, "entropy"
+            lambda step: models.descend(merged.merged(step), _entropy), self.steps, self.loss_name
         )
         return {"mask": masking, "coefficients": adapting}
 
@@ -132,25 +136,38 @@ class InnerStep:
         """Follow the gradient that the coefficients have."""
         grad = self._coefficients.grad
         assert grad is not None
-        mean, square = self.moments["mean"], self.moments["square"]
-        mean.lerp_(grad, 0.1)
-        square.lerp_(grad.square(), 0.001)
-        scaled = mean / (1 - 0.9 ** (step + 1)) / ((square / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8)
-        self._coefficients.data.copy_(self._start - self._learning_rate * scaled)
-        self._coefficients.grad = None
+        self.reset()
+        moments = self.moments["mean"], self.moments["square"]
+        adam_step(self._coefficients.data, grad, moments, step + 1, self._learning_rate)
 
 
-def _mask_gradient(step: int, merged: MaskedCoefficients, models: TaskModels, inner: InnerStep) -> float:
-    """Leave the gradient of the entropies, at adapted coefficients, in the mask's logits."""
-    mask = merged.mask.sample(step)
-    inner.reset()
-    models.descend(merged.masked({name: each.detach() for name, each in mask.items()}), _loss)
-    models.average_gradients(merged.coefficients.variables)
-    inner.take(step)
-    value = models.descend(merged.masked(mask), _loss)
-    merged.coefficients.variables["coefficients"].grad = None
-    return value
+class MaskStep:
+    """The gradient of the mask's logits, at coefficients that adapted to a sample of the mask.
+
+    Attributes:
+        kept: Name -> tensors that a resumed training needs.
+    """
+
+    def __init__(self, merged: MaskedCoefficients, models: TaskModels, inner: InnerStep) -> None:
+        self.merged, self.models, self._inner = merged, models, inner
+        self.kept = dict(inner.moments)
+
+    def take(self, step: int) -> float:
+        """Leave the gradient in the logits; gives the loss."""
+        mask = self.merged.mask.sample(step)
+        self._inner.reset()
+        fixed = {name: each.detach() for name, each in mask.items()}
+        self.models.descend(self.merged.masked(fixed), _entropy)
+        self.models.average_gradients(self.merged.coefficients.variables)
+        self._inner.take(step)
+        value = self.descend(step, self.merged.masked(mask))
+        self.merged.coefficients.variables["coefficients"].grad = None
+        return value
+
+    def descend(self, step: int, parameters: dict[str, Tensor]) -> float:
+        """Add the gradient of the loss at the masked parameters to what they came from; gives the loss."""
+        return self.models.descend(parameters, _entropy)
 
 
-def _loss(task: int, logits: Tensor, batch: Batch) -> Tensor:
+def _entropy(task: int, logits: Tensor, batch: Batch) -> Tensor:
     return mean_entropy(logits)

@@ -64,6 +64,10 @@ class MaskedSum(Parameterization):
     def final(self) -> dict[str, Tensor]:
         return self._masked(self._mask.final(self._draw))
 
+    def unmasked(self) -> dict[str, Tensor]:
+        """The parameters without the mask."""
+        return {name: base + self._sum[name] for name, base in self._base.items()}
+
     def details(self) -> dict[str, Any]:
         return self._mask.details()
 

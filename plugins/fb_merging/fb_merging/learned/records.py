@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from fusionbench_core.records import BuilderRecord, Capabilities, Law, MethodRecord, Paper
 
 ADAMERGING = MethodRecord(
@@ -59,6 +61,43 @@ CONCRETE_ADAMERGING = MethodRecord(
     tags=("task-vectors", "sparse", "data", "learned"),
     capabilities=_LEARNED,
     paper=_CONCRETE,
+)
+
+_DAM = Paper(
+    title="Mitigating the Backdoor Effect for Multi-Task Model Merging via Safety-Aware Subspace",
+    authors="Yang et al.",
+    year=2025,
+    venue="ICLR",
+    arxiv="2410.13910",
+)
+
+SAFE_CONCRETE_ADAMERGING = MethodRecord(
+    name="safe_concrete_adamerging",
+    target="fb_merging.learned.safe_concrete_adamerging:SafeConcreteAdaMerging",
+    summary="concrete AdaMerging whose mask keeps backdoors of the models from being inherited",
+    tags=("task-vectors", "sparse", "defence", "data", "learned"),
+    capabilities=_LEARNED,
+    paper=_DAM,
+)
+
+_OF_A_MERGED_MODEL = dataclasses.replace(_LEARNED, max_models=1)
+
+POST_DEFENSE_AWM = MethodRecord(
+    name="post_defense_awm",
+    target="fb_merging.learned.post_defense_awm:PostDefenseAWM",
+    summary="mask the update of a merged model so that perturbed inputs do not turn its predictions",
+    tags=("task-vectors", "sparse", "defence", "data", "learned"),
+    capabilities=_OF_A_MERGED_MODEL,
+    paper=_DAM,
+)
+
+POST_DEFENSE_SAU = MethodRecord(
+    name="post_defense_sau",
+    target="fb_merging.learned.post_defense_sau:PostDefenseSAU",
+    summary="mask the update of a merged model so that it unlearns what perturbed inputs turn it to",
+    tags=("task-vectors", "sparse", "defence", "data", "learned"),
+    capabilities=_OF_A_MERGED_MODEL,
+    paper=_DAM,
 )
 
 ADARANK = MethodRecord(
@@ -161,6 +200,9 @@ ENTRIES = (
     ADAMERGING,
     CONCRETE_TASK_ARITHMETIC,
     CONCRETE_ADAMERGING,
+    SAFE_CONCRETE_ADAMERGING,
+    POST_DEFENSE_AWM,
+    POST_DEFENSE_SAU,
     ADARANK,
     DOGE_TA,
     DOGE_ADAMERGING,

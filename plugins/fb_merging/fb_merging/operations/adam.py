@@ -1,4 +1,4 @@
-"""Adam on one tensor, for objectives whose gradient is known in closed form."""
+"""Adam on one tensor, for gradients that are known in closed form or taken by hand."""
 
 from __future__ import annotations
 
@@ -38,9 +38,32 @@ class Adam:
     def step(self, values: Tensor, gradient: Tensor) -> None:
         """Change `values` in place."""
         self._steps += 1
-        first, second = self._betas
-        self._mean.lerp_(gradient, 1 - first)
-        self._square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        scale = (1 - second**self._steps) ** 0.5
-        step = self._learning_rate / (1 - first**self._steps)
-        values.addcdiv_(self._mean, (self._square.sqrt() / scale).add_(self._eps), value=-step)
+        adam_step(
+            values,
+            gradient,
+            (self._mean, self._square),
+            self._steps,
+            self._learning_rate,
+            betas=self._betas,
+            eps=self._eps,
+        )
+
+
+def adam_step(
+    values: Tensor,
+    gradient: Tensor,
+    moments: tuple[Tensor, Tensor],
+    number: int,
+    learning_rate: float,
+    *,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+) -> None:
+    """Step `number`, counted from 1: changes the values and both moments in place; see :class:`Adam`."""
+    mean, square = moments
+    first, second = betas
+    mean.lerp_(gradient, 1 - first)
+    square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+    scale = (1 - second**number) ** 0.5
+    step = learning_rate / (1 - first**number)
+    values.addcdiv_(mean, (square.sqrt() / scale).add_(eps), value=-step)
