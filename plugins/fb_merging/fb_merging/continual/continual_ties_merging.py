@@ -24,6 +24,10 @@ class ContinualTiesMerging(TensorMethod):
     Notes:
         Models arrive in the order of the pool. Thresholds are taken tensor by tensor, so that one pass is
         enough whatever the number of models; FusionBench takes one over the whole model at each step.
+        What is merged already takes part in TIES and is kept besides, as in FusionBench: its largest entries
+        grow by the factor $1 + \lambda$ with every model. With FusionBench's $\lambda = 0.5$, six models of
+        the embedded benchmarks end up at four times the length of a task vector and below the base, with
+        thresholds over the whole model, too. Take a smaller $\lambda$ for more than a few models.
         To add models to an earlier result, put that first and set `first_is_merged`.
 
     Reference:
