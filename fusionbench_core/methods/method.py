@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
@@ -34,6 +34,10 @@ class Method(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     record: ClassVar[MethodRecord]
+
+    example_architecture: ClassVar[Literal["mlp", "mixtures"]] = "mlp"
+    """What the conformance kit's plainest models are made of: linear layers, or `mixtures` of experts for
+    methods that are about these and may refuse all others."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:

@@ -171,11 +171,16 @@ class MethodSubject(Subject):
         if not self.streams:
             raise Inapplicable("it is no method that the engine streams tensor by tensor")
 
+    @property
+    def plainest(self) -> str:
+        """The plainest architecture of the zoo that the method is for."""
+        return getattr(self.cls, "example_architecture", "mlp")
+
     def case(self, name: str = "mlp", *, count: int = 3, **options: Any) -> Case:
-        """A case of the zoo with as many models as the method takes."""
+        """A case of the zoo with as many models as the method takes; the plainest one by default."""
         from fusionbench_core.testing.zoo import case
 
-        return case(name, count=self.count(count), **options)
+        return case(self.plainest if name == "mlp" else name, count=self.count(count), **options)
 
     def fuse(self, case: Case, **options: Any) -> dict[str, Tensor]:
         """Fuse a case of the zoo as it is: the result as a state dict. Options as of :meth:`run`."""
@@ -220,7 +225,7 @@ class MethodSubject(Subject):
         """What `fusionbench_core.fuse` gives: a state dict or a module. Arguments as of :meth:`run`."""
         from fusionbench_core.api import fuse
         from fusionbench_core.testing.sandbox import global_state
-        from fusionbench_core.testing.zoo import Mlp
+        from fusionbench_core.testing.zoo import ARCHITECTURES
 
         declared = self.record.capabilities
         if declared.base == "forbidden":
@@ -233,7 +238,7 @@ class MethodSubject(Subject):
             return fuse(method, models=dict(models), base=base, **options)
         except UnsupportedArchitecture as error:
             # Methods about some kind of layer may refuse models without it, but not the plainest ones.
-            if any(isinstance(model, Mlp) for model in models.values()):
+            if any(isinstance(model, ARCHITECTURES[self.plainest]) for model in models.values()):
                 raise
             raise Inapplicable(f"it refuses models of this architecture: {error.what}") from error
         finally:

@@ -21,7 +21,7 @@ from fusionbench_core.tasks import Batch, ClassificationTask, TaskCard
 NAMES = ("alpha", "beta", "gamma", "delta", "epsilon")
 """Names of the models of a case, in config order; not the alphabetical one."""
 
-WIDTH, CLASSES, VOCABULARY, LENGTH = 8, 3, 11, 5
+WIDTH, CLASSES, VOCABULARY, LENGTH, EXPERTS = 8, 3, 11, 5, 5
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,58 @@ class _Block(nn.Module):
         return x + self.mlp(self.norm(x))
 
 
+class Mixtures(Mlp):
+    """The same with sparse mixtures of experts, laid out as transformers lays out Mixtral's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mixtures = nn.ModuleList([_Mixture(), _Mixture()])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(n, WIDTH)` in and out."""
+        for layer, mixture in zip(self.layers, self.mixtures):
+            x = F.relu(layer(x))
+            x = x + mixture(x)
+        return self.norm(x)
+
+
+class _Mixture(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = _Gate()
+        self.experts = _Experts()
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, gates, chosen = self.gate(x)
+        return self.experts(x, chosen, gates)
+
+
+class _Gate(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.top_k = 2
+        self.weight = nn.Parameter(torch.zeros(EXPERTS, WIDTH))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits = F.linear(x, self.weight)
+        best, chosen = logits.softmax(-1).topk(self.top_k, dim=-1)
+        return logits, best / best.sum(-1, keepdim=True), chosen
+
+
+class _Experts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate_up_proj = nn.Parameter(torch.zeros(EXPERTS, 2 * WIDTH, WIDTH))
+        self.down_proj = nn.Parameter(torch.zeros(EXPERTS, WIDTH, WIDTH))
+        self.act_fn = nn.SiLU()
+
+    def forward(self, x: Tensor, chosen: Tensor, gates: Tensor) -> Tensor:
+        gate, up = torch.einsum("nd,efd->nef", x, self.gate_up_proj).chunk(2, dim=-1)
+        each = torch.einsum("nef,edf->ned", self.act_fn(gate) * up, self.down_proj)
+        taken = each.gather(1, chosen[..., None].expand(-1, -1, x.shape[1]))
+        return (gates[..., None] * taken).sum(1)
+
+
 ZOO_TASK = TaskRecord(
     name="zoo_task",
     target="fusionbench_core.testing.zoo:ZooTask",
@@ -217,14 +269,15 @@ class Attached(nn.Module):
         return self.trunk(*cast).float() @ self.head.T
 
 
-ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
+ARCHITECTURES: dict[str, type[nn.Module]] = {
     "mlp": Mlp,
     "conv_bn": ConvBn,
     "tied_lm": TiedLm,
     "vit_tiny": VitTiny,
     "plain_lm": PlainLm,
+    "mixtures": Mixtures,
 }
-"""Name -> what makes a module of it."""
+"""Name -> class of its modules."""
 
 
 def case(
@@ -233,7 +286,7 @@ def case(
     """A case of the zoo.
 
     Args:
-        name: `mlp`, `conv_bn`, `tied_lm`, `vit_tiny` or `plain_lm`.
+        name: `mlp`, `conv_bn`, `tied_lm`, `vit_tiny`, `plain_lm` or `mixtures`.
         count: Number of models, at most five.
         dtype: Floating dtype of all of them.
         seed: Another seed gives other weights.

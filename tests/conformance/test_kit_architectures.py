@@ -18,5 +18,10 @@ def test_a_method_that_refuses_models_without_layers_is_looked_at_on_others():
     assert found == {"FM-203": "passed", "FM-205": "skipped", "FM-206": "skipped", "FM-301": "passed"}
 
 
+def test_a_method_about_mixtures_is_looked_at_on_mixtures():
+    found = statuses(faults.MIXED)
+    assert found == {"FM-203": "passed", "FM-205": "skipped", "FM-206": "skipped", "FM-301": "passed"}
+
+
 def test_a_method_that_refuses_the_plainest_models_is_caught():
     assert "passed" not in statuses(faults.REFUSING).values()

@@ -17,7 +17,7 @@ def record(target: str) -> MethodRecord:
     )
 
 
-PICKY, REFUSING = record("Picky"), record("Refusing")
+PICKY, REFUSING, MIXED = record("Picky"), record("Refusing"), record("Mixed")
 BUILDERS = (BuilderRecord(name="same", target="faults_architecture:same", summary="the architecture itself"),)
 
 
@@ -44,3 +44,18 @@ class Refusing(ModelMethod):
 
     def fuse(self, job):
         raise UnsupportedArchitecture("never", fix="choose another method")
+
+
+@implements(MIXED)
+class Mixed(ModelMethod):
+    r"""Give the base, where it has mixtures of experts: $\theta = \theta_0$."""
+
+    example_architecture = "mixtures"
+
+    def fuse(self, job):
+        base = job.pool.module()
+        if not hasattr(base, "mixtures"):
+            raise UnsupportedArchitecture("there are no mixtures", fix="choose another model")
+        for name in job.pool:
+            job.pool.module(name)
+        return Fused.of_module(base, builder="same")
