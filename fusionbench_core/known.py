@@ -36,10 +36,11 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "mixing": {
         "method": """
-            depth_upscaling efficient_weight_ensembling_moe mixtral_merging mixtral_upcycling
-            model_recombination pwe_moe rank_one_moe smile_upscaling weight_ensembling_moe
+            depth_upscaling efficient_weight_ensembling_moe expert_sparsity mixtral_merging
+            mixtral_upcycling model_recombination moe_pruner pwe_moe rank_one_moe smile_upscaling
+            weight_ensembling_moe
         """,
-        "builder": "smile sparse_mixtures stacked weight_ensembling",
+        "builder": "pruned_experts smile sparse_mixtures stacked weight_ensembling",
     },
     "ensemble": {
         "method": """

@@ -6,13 +6,14 @@ from collections.abc import Iterable
 
 from fb_mixing.depth import records as depth
 from fb_mixing.ensembling import records as ensembling
+from fb_mixing.pruning import records as pruning
 from fb_mixing.recombination import records as recombination
 from fb_mixing.smile import records as smile
 from fb_mixing.sparse import records as sparse
 from fusionbench_core.hookspecs import hookimpl
 from fusionbench_core.records import BuilderRecord, MethodRecord
 
-_FAMILIES = (smile, ensembling, sparse, depth, recombination)
+_FAMILIES = (smile, ensembling, sparse, depth, recombination, pruning)
 
 ENTRIES = tuple(record for family in _FAMILIES for record in family.ENTRIES)
 """All methods of this plugin."""

@@ -102,7 +102,7 @@ def as_mixtral(
     return Fused.of_checkpoint(
         module,
         assets={"config.json": config.to_json_string()},
-        tensors=_as_stored(state),
+        tensors=as_stored(state),
         details={
             "experts": len(experts),
             "parameters": total,
@@ -126,7 +126,7 @@ def _module(config: Any, state: Mapping[str, Tensor]) -> nn.Module:
     return module.requires_grad_(False).eval()
 
 
-def _as_stored(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def as_stored(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The names and matrices of Mixtral's own files, which other programs read too; nothing is copied."""
     stored = {}
     for key, tensor in state.items():

@@ -1,0 +1,1 @@
+"""Pruning of sparse mixtures: whole experts, or weights of experts."""
