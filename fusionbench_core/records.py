@@ -42,6 +42,10 @@ class Capabilities:
     """How many models may be fused, the base not counted; None for any number."""
     locality: Literal["element", "row", "tensor", "layer", "model"] = "element"
     """How much must be seen at once to compute one output entry; decides how the engine streams."""
+    scratch: tuple[float, float] = (2, 5)
+    """Upper bound of the memory that merging one piece takes, in copies of the piece in the dtype of the
+    arithmetic: so many for each model, and so many besides, the base's among them. `TensorMethod.scratch`
+    can say more of single tensors."""
     surveys: int = 0
     """Upper bound of extra reading passes over all tensors before the merging pass."""
     statistics: tuple[str, ...] = ()
@@ -65,6 +69,8 @@ class Capabilities:
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"{name}={value!r} is none of {', '.join(map(repr, choices))}")
         _check_words(self, "statistics", "tasks")
+        if len(self.scratch) != 2 or not all(0 <= copies < float("inf") for copies in self.scratch):
+            raise ValueError(f"scratch={self.scratch!r} is no pair of numbers of copies: (a model, besides)")
 
 
 @cache

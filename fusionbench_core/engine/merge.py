@@ -11,7 +11,6 @@ from torch import Tensor
 
 from fusionbench_core.checkpoints import Checkpoint
 from fusionbench_core.checkpoints.checksum import add_checksums, checksum
-from fusionbench_core.checkpoints.finite import surely_finite
 from fusionbench_core.dtypes import accumulation_dtype, dtype_name
 from fusionbench_core.engine.integers import differs
 from fusionbench_core.engine.options import EngineOptions
@@ -21,6 +20,7 @@ from fusionbench_core.engine.sink import Sink
 from fusionbench_core.engine.step import PlanStep
 from fusionbench_core.engine.workers import MemoryGate, Workers
 from fusionbench_core.errors import FusionError, MethodError, NonFiniteInput
+from fusionbench_core.methods.arithmetic import narrow
 from fusionbench_core.methods.group import TensorGroup
 from fusionbench_core.methods.method import TensorMethod
 from fusionbench_core.methods.operand import Operand
@@ -112,12 +112,12 @@ class StreamingMerge:
         return state
 
     def _observe(self, survey: Survey, piece: Piece) -> Any:
-        return self._guard(piece, lambda: survey.observe(self._group(piece, None)))
+        with self._gate.hold(self._plan.needs[piece.step.name]):
+            return self._guard(piece, lambda: survey.observe(self._group(piece, None)))
 
     def _merge(self, survey: Any, piece: Piece) -> int:
         """Merge and write one piece; gives its share of the tensor's checksum."""
-        size = (piece.stop - piece.start) * self._dtypes.get(piece.step.name, piece.step.info.dtype).itemsize
-        with self._gate.hold(size * (2 * len(self._models) + 3)):
+        with self._gate.hold(self._plan.needs[piece.step.name]):
             values = self._values(piece, survey)
             self._sink.write(piece.step.name, piece.start, values)
             return checksum(values, piece.start)
@@ -175,8 +175,8 @@ class StreamingMerge:
 
     def _cast(self, piece: Piece, values: Tensor) -> Tensor:
         dtype = piece.step.info.dtype
-        result = values.to(dtype)
-        if self._options.check_finite and dtype.is_floating_point and not _fits(values, result):
+        result, finite = narrow(values, dtype)
+        if self._options.check_finite and dtype.is_floating_point and not (finite or _is_finite(result)):
             if bool(torch.isfinite(values).all()):
                 raise MethodError(
                     f"the merged values overflow {dtype_name(dtype)}",
@@ -246,11 +246,8 @@ def _find(values: Mapping[str, Tensor] | Checkpoint, name: str) -> Tensor | None
     return values.tensor(name) if isinstance(values, Checkpoint) else values[name]
 
 
-def _fits(values: Tensor, result: Tensor) -> bool:
-    """Whether all of `result`, which is `values` in another dtype, is finite."""
-    if values.dtype in (torch.float32, torch.float64) and surely_finite(values, result.dtype):
-        return True
-    return bool(_finite(result).all())
+def _is_finite(values: Tensor) -> bool:
+    return bool(_finite(values).all())
 
 
 def _finite(values: Tensor) -> Tensor:

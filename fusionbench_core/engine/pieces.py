@@ -36,6 +36,11 @@ def piece_numel(info: TensorInfo, locality: str) -> int:
     return info.numel
 
 
+def pieces(info: TensorInfo, locality: str) -> int:
+    """How many pieces such a tensor is cut into."""
+    return -(-info.numel // max(piece_numel(info, locality), 1))
+
+
 def cut(step: PlanStep, locality: str) -> Iterator[Piece]:
     """The pieces of a step, in order. An empty tensor is one empty piece."""
     info = step.info

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +19,7 @@ from fusionbench_core.dtypes import accumulation_dtype, dtype_name
 from fusionbench_core.engine.alignment import align
 from fusionbench_core.engine.integers import check_integers
 from fusionbench_core.engine.options import EngineOptions
-from fusionbench_core.engine.pieces import piece_numel
+from fusionbench_core.engine.pieces import piece_numel, pieces
 from fusionbench_core.engine.step import Action, PlanStep
 from fusionbench_core.errors import InsufficientResources, MissingCapability
 from fusionbench_core.layers import count_layers, layer_of, layer_pattern
@@ -40,6 +42,7 @@ class Plan:
         read_bytes: Bytes read in all passes.
         write_bytes: Bytes of the output.
         peak_bytes: Estimate of anonymous memory on top of the interpreter's.
+        needs: Bytes that one piece of each tensor takes at most while it is merged.
         notes: What the user should know, e.g. tensors left out.
         facts: Gives everything that decides the output; to identify models in memory it reads them.
     """
@@ -51,6 +54,7 @@ class Plan:
     read_bytes: int
     write_bytes: int
     peak_bytes: int
+    needs: Mapping[str, int] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
     facts: Callable[[], Mapping[str, Any]] = field(default=dict, repr=False, compare=False)
 
@@ -125,7 +129,7 @@ def make_plan(
         if step.action == "merge"
     )
     copied = sum(step.info.nbytes for step in steps if step.action != "merge")
-    peak = _peak(steps, capabilities.locality, width, options)
+    needs = _needs(method, steps, models, base, options)
     read = models if base is None else {**models, "_base_": base}
     return Plan(
         steps=steps,
@@ -134,7 +138,8 @@ def make_plan(
         locality=capabilities.locality,
         read_bytes=merged * width * passes + copied,
         write_bytes=sum(step.info.nbytes for step in steps),
-        peak_bytes=peak,
+        peak_bytes=_peak(method, steps, needs, options),
+        needs=needs,
         notes=(*aligned.notes, *(pool.alignment.notes if pool.alignment else ())),
         facts=lambda: _facts(method, steps, read, options, seed),
     )
@@ -191,23 +196,48 @@ def _widest(name: str, models: Mapping[str, Checkpoint], base: Checkpoint | None
     return max((c.info(name).dtype for c in checkpoints if name in c), key=lambda dtype: dtype.itemsize)
 
 
-def _peak(steps: tuple[PlanStep, ...], locality: str, width: int, options: EngineOptions) -> int:
-    merged = [step.info for step in steps if step.action == "merge"]
-    sizes = [
-        piece_numel(info, locality) * accumulation_dtype(info.dtype, options.accumulate).itemsize
-        for info in merged
-    ]
-    largest = max(sizes, default=0) * (2 * width + 3)
+def _needs(
+    method: Method,
+    steps: tuple[PlanStep, ...],
+    models: Mapping[str, Checkpoint],
+    base: Checkpoint | None,
+    options: EngineOptions,
+) -> dict[str, int]:
+    """Bytes that one piece of each tensor takes at most while it is merged."""
+    each, besides = method.capabilities.scratch
+    needs = {}
+    for name, action, info in ((step.name, step.action, step.info) for step in steps):
+        itemsize = accumulation_dtype(_widest(name, models, base), options.accumulate).itemsize
+        copies, locality = 2.0, "element"
+        if action == "merge":
+            copies, locality = each * len(models) + besides, method.capabilities.locality
+            if isinstance(method, TensorMethod):
+                copies = method.scratch(name, info.shape, len(models))
+        needs[name] = math.ceil(piece_numel(info, locality) * itemsize * copies)
+    return needs
+
+
+def _peak(
+    method: Method, steps: tuple[PlanStep, ...], needs: Mapping[str, int], options: EngineOptions
+) -> int:
+    """Bytes of the largest pieces that are in flight together."""
+    widest = max(steps, key=lambda step: needs[step.name], default=None)
     budget = options.memory_budget
-    if budget is not None and largest > budget:
-        widest = max(merged, key=lambda info: info.numel)
+    if widest is None:
+        return 0
+    if budget is not None and (largest := needs[widest.name]) > budget:
         raise InsufficientResources(
             f"the memory budget of {budget / 1e6:,.0f} MB is too small",
-            why=f"one piece of the largest tensor {widest} from {width} models takes {largest / 1e6:,.0f} MB",
+            tensor=f"{widest.name} {widest.info}",
+            why=f"{method.record.full_name} takes up to {largest / 1e6:,.0f} MB to merge it",
             fix=f"set engine.memory_budget to {-(-largest // 10**6)}MB or more, or fuse element by element",
         )
-    total = largest * options.threads
-    return min(total, max(budget, largest)) if budget is not None else total
+    locality = method.capabilities.locality
+    flights = (
+        needs[step.name] for step in steps for _ in range(min(options.threads, pieces(step.info, locality)))
+    )
+    total = sum(heapq.nlargest(options.threads, flights))
+    return total if budget is None else min(total, budget)
 
 
 def _models(count: int) -> str:

@@ -96,6 +96,20 @@ class TensorMethod(Method):
         """
         return None
 
+    def scratch(self, name: str, shape: tuple[int, ...], models: int) -> float:
+        """Upper bound of the memory that merging one piece of a tensor takes, in copies of that piece.
+
+        The plan and the memory budget rest on it, and the conformance kit measures it (FM-409). By default it
+        is what the capabilities declare; override it where only some tensors need that much.
+
+        Args:
+            name: Name of the tensor.
+            shape: Shape of the whole tensor.
+            models: How many models there are, the base not counted.
+        """
+        each, besides = self.capabilities.scratch
+        return each * models + besides
+
     def reference(self, group: TensorGroup) -> Tensor:
         """The same values as :meth:`merge` by the plainest formula there is, in fp64; optional.
 

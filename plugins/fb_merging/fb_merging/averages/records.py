@@ -192,6 +192,7 @@ ARCEE_FUSION = MethodRecord(
         base="required",
         max_models=1,
         locality="tensor",
+        scratch=(2, 14),
         laws=frozenset({Law.PERMUTATION, Law.BASE_FIXED_POINT}),
     ),
     paper=PASSTHROUGH.paper,

@@ -73,7 +73,9 @@ LOW_RANK = MethodRecord(
     target="fb_merging.compression.low_rank:LowRank",
     summary="each task matrix of one model becomes its best approximation of low rank",
     tags=("compression", "task-vectors", "spectral", "data-free"),
-    capabilities=Capabilities(base="required", max_models=1, locality="tensor", laws=_OF_ONE_UPDATE),
+    capabilities=Capabilities(
+        base="required", max_models=1, locality="tensor", scratch=(1, 20), laws=_OF_ONE_UPDATE
+    ),
     paper=Paper(
         title="Efficient Storage of Fine-Tuned Models via Low-Rank Approximation of Weight Residuals",
         authors="Ryu et al.",

@@ -13,13 +13,13 @@ from torch import Tensor
 from fb_merging.continual.records import DOP
 from fb_merging.operations.adam import Adam
 from fb_merging.operations.combine import mean
-from fb_merging.operations.matrices import Excluded, is_matrix
+from fb_merging.operations.matrices import MatrixMethod, is_matrix
 from fb_merging.operations.svd import svd
-from fusionbench_core import TensorGroup, TensorMethod, implements
+from fusionbench_core import TensorGroup, implements
 
 
 @implements(DOP)
-class Dop(TensorMethod):
+class Dop(MatrixMethod):
     r"""Merge models one by one, each time as close as can be to the merged and to the new one where they act.
 
     From the mean of the merged weights $\theta_1$ and the new ones $\theta_2$, steps of Adam on
@@ -55,7 +55,6 @@ class Dop(TensorMethod):
     svd_proj_space: Literal["uv", "u", "v"] = Field(
         default="uv", description="singular vectors to project on: left, right or both"
     )
-    exclude: Excluded = ()
 
     @classmethod
     def example(cls, models: Sequence[str]) -> Mapping[str, Any]:

@@ -9,13 +9,13 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from fb_merging.continual.records import OPCM
-from fb_merging.operations.matrices import Excluded, is_matrix
+from fb_merging.operations.matrices import MatrixMethod, is_matrix
 from fb_merging.operations.svd import svd
-from fusionbench_core import Survey, TensorGroup, TensorMethod, implements
+from fusionbench_core import Survey, TensorGroup, implements
 
 
 @implements(OPCM)
-class Opcm(TensorMethod):
+class Opcm(MatrixMethod):
     r"""Add task vectors one by one, each without its part in the space that those before it use.
 
     With $\tau_t = \theta_t - \theta_0$, and $U \Sigma V^\top$ of the sum so far for matrices:
@@ -49,7 +49,6 @@ class Opcm(TensorMethod):
     merged_scaling: float | None = Field(
         default=None, gt=0, description="λ of that merge; none: the root of merged_models"
     )
-    exclude: Excluded = ()
 
     @model_validator(mode="after")
     def _check_merged(self) -> Opcm:

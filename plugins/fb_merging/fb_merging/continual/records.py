@@ -23,6 +23,7 @@ OPCM = MethodRecord(
     capabilities=Capabilities(
         base="required",
         locality="tensor",
+        scratch=(1, 20),
         surveys=1,
         ordered=True,
         laws=frozenset({Law.SINGLE, Law.BASE_FIXED_POINT, Law.TRANSLATION, Law.SCALE}),
@@ -39,6 +40,7 @@ DOP = MethodRecord(
     capabilities=Capabilities(
         base="required",
         locality="tensor",
+        scratch=(1, 28),
         ordered=True,
         laws=frozenset({Law.IDENTICAL, Law.SINGLE, Law.BASE_FIXED_POINT, Law.TRANSLATION}),
     ),
@@ -69,6 +71,7 @@ CONTINUAL_TIES_MERGING = MethodRecord(
     capabilities=Capabilities(
         base="required",
         locality="tensor",
+        scratch=(2, 10),
         ordered=True,
         laws=TASK_VECTOR_LAWS - {Law.PERMUTATION},
     ),

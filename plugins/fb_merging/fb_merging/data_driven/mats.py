@@ -55,6 +55,13 @@ class Mats(TensorMethod):
     def statistics(self) -> Mapping[str, Mapping[str, Any]]:
         return {name: {"samples": self.samples, "split": self.split} for name in self.capabilities.statistics}
 
+    def scratch(self, name: str, shape: tuple[int, ...], models: int) -> float:
+        if len(shape) != 2 or 0 in shape:
+            return 2 * models + 5
+        # Statistics of inputs and of outputs are square, and can be larger than the weight.
+        m, n = shape
+        return super().scratch(name, shape, models) * max(1.0, max(m / n, n / m))
+
     def merge(self, group: TensorGroup) -> Tensor:
         average = mean(group.models)
         size = group.shape if len(group.shape) == 2 else (None, None)

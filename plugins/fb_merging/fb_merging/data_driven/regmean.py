@@ -52,6 +52,13 @@ class RegMean(TensorMethod):
     def statistics(self) -> Mapping[str, Mapping[str, Any]]:
         return {"gram": {"samples": self.samples, "split": self.split}}
 
+    def scratch(self, name: str, shape: tuple[int, ...], models: int) -> float:
+        if len(shape) != 2 or 0 in shape:
+            return 2 * models + 5
+        # Statistics of inputs are square, and can be larger than the weight.
+        m, n = shape
+        return super().scratch(name, shape, models) * max(1.0, n / m)
+
     def merge(self, group: TensorGroup) -> Tensor:
         size = group.shape[1] if len(group.shape) == 2 else None
         grams = statistic_of(group, "regmean", "gram", (size, size))

@@ -13,13 +13,13 @@ from torch import Tensor
 from fb_merging.learned.doge import shared_change
 from fb_merging.learned.records import DOGE_TA
 from fb_merging.operations.magnitude import MagnitudeThreshold
-from fb_merging.operations.matrices import Excluded, is_matrix
+from fb_merging.operations.matrices import MatrixMethod, is_matrix
 from fb_merging.operations.vectors import norm
-from fusionbench_core import Survey, TensorGroup, TensorMethod, implements
+from fusionbench_core import Survey, TensorGroup, implements
 
 
 @implements(DOGE_TA)
-class DogeTaskArithmetic(TensorMethod):
+class DogeTaskArithmetic(MatrixMethod):
     r"""Task arithmetic with a learned change of all task vectors, kept out of the subspace they share.
 
     For every task matrix $\tau_t^l$, masked by $m_t$ to the largest entries of the task's matrices:
@@ -51,7 +51,6 @@ class DogeTaskArithmetic(TensorMethod):
     )
     iterations: int = Field(default=400, ge=0, description="steps of Adam a matrix")
     learning_rate: float = Field(default=1e-4, gt=0, description="learning rate of Adam")
-    exclude: Excluded = ()
 
     @classmethod
     def example(cls, models: Sequence[str]) -> Mapping[str, Any]:

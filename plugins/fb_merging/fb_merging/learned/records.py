@@ -131,6 +131,7 @@ DOGE_TA = MethodRecord(
     capabilities=Capabilities(
         base="required",
         locality="tensor",
+        scratch=(3, 24),
         surveys=2,
         laws=frozenset({Law.BASE_FIXED_POINT}),
     ),

@@ -25,9 +25,12 @@ def least_interference(deltas: Sequence[Tensor], weights: Sequence[float], ridge
     Returns:
         fp64 `(m, n)`.
     """
-    scaled = [delta.double() * weight**0.5 for delta, weight in zip(deltas, weights)]
-    factors = svd(torch.cat(scaled))
-    left = torch.zeros(len(deltas[0]), len(factors.s), dtype=torch.float64)
-    for delta, matrix, u in zip(deltas, scaled, factors.u.split(len(deltas[0]))):
-        left += delta.double() @ (matrix.T @ u)
+    m, n = deltas[0].shape
+    stack = torch.empty(m * len(deltas), n, dtype=torch.float64)
+    for delta, weight, rows in zip(deltas, weights, stack.split(m)):
+        torch.mul(delta.double(), weight**0.5, out=rows)
+    factors = svd(stack)
+    left = torch.zeros(m, len(factors.s), dtype=torch.float64)
+    for delta, rows, u in zip(deltas, stack.split(m), factors.u.split(m)):
+        left += delta.double() @ (rows.T @ u)
     return (left * (factors.s / (factors.s.square() + ridge))) @ factors.vh

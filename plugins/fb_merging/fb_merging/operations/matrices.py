@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fb_merging.operations.combine import mean
-from fusionbench_core import TensorGroup
+from fusionbench_core import TensorGroup, TensorMethod
 
 Excluded = Annotated[
     tuple[str, ...],
@@ -32,6 +32,23 @@ def named(name: str, patterns: Sequence[str]) -> bool:
 def is_matrix(group: TensorGroup, exclude: Sequence[str] = ()) -> bool:
     """Whether a tensor has two dimensions, both not empty, and a name that no pattern excludes."""
     return len(group.shape) == 2 and 0 not in group.shape and not named(group.name, exclude)
+
+
+class MatrixMethod(TensorMethod):
+    """A method that factorises matrices, and does something plain with all other tensors."""
+
+    exclude: Excluded = ()
+
+    def scratch(self, name: str, shape: tuple[int, ...], models: int) -> float:
+        return matrix_scratch(super().scratch(name, shape, models), name, shape, models, self.exclude)
+
+
+def matrix_scratch(
+    declared: float, name: str, shape: tuple[int, ...], models: int, exclude: Sequence[str]
+) -> float:
+    """Copies that merging a tensor takes: as declared if it is factorised, else what a mean takes."""
+    factorised = len(shape) == 2 and not named(name, exclude)
+    return declared if factorised else 2 * models + 5
 
 
 def add_matrix_update(

@@ -46,7 +46,10 @@ class Factors:
 
     def top(self, rank: int) -> Factors:
         """The leading triplets, `rank` of them at most."""
-        return Factors(self.u[:, :rank], self.s[:rank], self.vh[:rank])
+        if rank >= len(self.s):
+            return self
+        # Copies: a view of a few triplets would keep all of them in memory.
+        return Factors(self.u[:, :rank].clone(), self.s[:rank].clone(), self.vh[:rank].clone())
 
     def product(self) -> Tensor:
         """fp64 `(m, n)`."""
@@ -177,9 +180,16 @@ def column_basis(matrices: Sequence[Tensor]) -> Tensor:
 def column_factors(matrices: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Left singular vectors `(m, r)` and singular values `(r,)` of all matrices put side by side."""
     # The triangular factor of the transpose has the same ones, and is never wider than it is tall.
-    tall = torch.cat([matrix.double().T for matrix in matrices])
-    factors = svd(torch.linalg.qr(tall, mode="r").R.T)
+    factors = svd(_triangle(matrices).T)
     return factors.u, factors.s
+
+
+def _triangle(matrices: Sequence[Tensor]) -> Tensor:
+    """The triangular factor of the transpose of all matrices side by side, found one matrix at a time."""
+    found = torch.linalg.qr(matrices[0].double().T, mode="r").R
+    for matrix in matrices[1:]:
+        found = torch.linalg.qr(torch.cat([found, matrix.double().T]), mode="r").R
+    return found
 
 
 def _orthonormal(columns: Tensor) -> Tensor:

@@ -46,6 +46,7 @@ class PostOperation(TensorMethod):
             inner,
             base="required",
             locality=max(own.locality, inner.locality, key=_WIDTHS.index),
+            scratch=(own.scratch[0] + inner.scratch[0], own.scratch[1] + inner.scratch[1]),
             surveys=inner.surveys + self.extra_surveys,
             laws=own.laws & inner.laws,
         )
@@ -63,6 +64,10 @@ class PostOperation(TensorMethod):
 
     def survey(self) -> Survey | None:
         return self.method.survey()
+
+    def scratch(self, name: str, shape: tuple[int, ...], models: int) -> float:
+        each, besides = self.record.capabilities.scratch
+        return self.method.scratch(name, shape, models) + each * models + besides
 
     def merged(self, group: TensorGroup) -> tuple[Tensor, Tensor]:
         """The base, and the task vector that the inner method merges. The group is used up."""

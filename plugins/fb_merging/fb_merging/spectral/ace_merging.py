@@ -9,15 +9,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fb_merging.operations.combine import add_all
-from fb_merging.operations.matrices import Excluded, add_matrix_update
+from fb_merging.operations.matrices import MatrixMethod, add_matrix_update
 from fb_merging.operations.svd import svd
 from fb_merging.spectral.records import ACE_MERGING
-from fusionbench_core import TensorGroup, TensorMethod, implements
+from fusionbench_core import TensorGroup, implements
 
 
 @implements(ACE_MERGING)
-class AceMerging(TensorMethod):
+class AceMerging(MatrixMethod):
     r"""RegMean with covariances of the inputs estimated from the task matrices, which may differ in scale.
 
     With $\Delta_t = \theta_t - \theta_0$, $\tilde\Delta_t$ the same less the mean of its rows,
@@ -52,7 +51,6 @@ class AceMerging(TensorMethod):
         default=0.3, ge=0, le=1, description="fraction of the residual's directions added to unlike tasks"
     )
     scaling_factor: float = Field(default=1.0, description="α: multiplies the merged task vector")
-    exclude: Excluded = ()
 
     def merge(self, group: TensorGroup) -> Tensor:
         return add_matrix_update(
@@ -78,29 +76,28 @@ class AceMerging(TensorMethod):
         """
         norms = [float(delta.square().sum()) for delta in deltas]
         unlike = heterogeneity(norms) > self.heterogeneity_threshold
-        centered = [delta - delta.mean(0) for delta in deltas]
-        covariances = [delta.T @ delta for delta in centered]
-        ridges = [self.epsilon] * len(deltas)
-        if unlike:
-            traces = [float(covariance.trace()) + _TINY for covariance in covariances]
-            covariances = [covariance / trace for covariance, trace in zip(covariances, traces)]
-            ridges = [self.epsilon / trace for trace in traces]
-        system = add_all(covariances)
+        scales = [_scale(delta) if unlike else 1.0 for delta in deltas]
+        k = deltas[0].shape[1]
+        system, target = deltas[0].new_zeros(k, k), torch.zeros_like(deltas[0])
+        for delta, scale in zip(deltas, scales):
+            # One covariance at a time: each may be larger than the weight.
+            covariance, centered = _covariance(delta, scale), delta - delta.mean(0)
+            target += torch.addmm(centered, centered, covariance, beta=self.epsilon / scale)
+            system += covariance
+            del covariance, centered
         prior = torch.outer(ones, ones @ system / n)
-        system.diagonal().add_(sum(ridges))
-        target = torch.zeros_like(deltas[0])
-        for delta, covariance, ridge in zip(centered, covariances, ridges):
-            target += torch.addmm(delta, delta, covariance, beta=ridge)
-        shared = system + (prior / (statistics.fmean(norms) + _TINY) if unlike else prior)
+        system.diagonal().add_(sum(self.epsilon / scale for scale in scales))
+        shared = prior.div_(statistics.fmean(norms) + _TINY if unlike else 1.0).add_(system)
         merged = torch.linalg.solve(shared, target, left=False)
-        return merged + self._refinement(merged, deltas, covariances, system) if unlike else merged
+        del shared, prior, target
+        return merged + self._refinement(merged, deltas, scales, system) if unlike else merged
 
     def _refinement(
-        self, merged: Tensor, deltas: list[Tensor], covariances: list[Tensor], system: Tensor
+        self, merged: Tensor, deltas: list[Tensor], scales: list[float], system: Tensor
     ) -> Tensor:
         residual = merged.clone()
-        for delta, covariance in zip(deltas, covariances):
-            residual += delta @ (covariance - system / len(deltas))
+        for delta, scale in zip(deltas, scales):
+            residual += delta @ _covariance(delta, scale).sub_(system, alpha=1 / len(deltas))
         leading = svd(residual).top(int(min(residual.shape) * self.refined_fraction))
         level = float(leading.s.mean()) if len(leading.s) else 0.0
         return leading.u @ leading.vh * level
@@ -108,6 +105,17 @@ class AceMerging(TensorMethod):
 
 _TINY = 1e-12
 """Keeps divisions and logarithms finite."""
+
+
+def _covariance(delta: Tensor, scale: float) -> Tensor:
+    """$\\Sigma_t$ `(k, k)` over `scale`."""
+    centered = delta - delta.mean(0)
+    return (centered.T @ centered).div_(scale)
+
+
+def _scale(delta: Tensor) -> float:
+    """The trace of $\\Sigma_t$, kept from 0."""
+    return float((delta - delta.mean(0)).square().sum()) + _TINY
 
 
 def heterogeneity(norms: list[float]) -> float:

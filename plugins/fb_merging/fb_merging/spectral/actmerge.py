@@ -6,13 +6,13 @@ from pydantic import Field
 from torch import Tensor
 
 from fb_merging.operations.interference import least_interference
-from fb_merging.operations.matrices import Excluded, add_matrix_update
+from fb_merging.operations.matrices import MatrixMethod, add_matrix_update
 from fb_merging.spectral.records import ACTMERGE
-from fusionbench_core import TensorGroup, TensorMethod, implements
+from fusionbench_core import TensorGroup, implements
 
 
 @implements(ACTMERGE)
-class ActMerge(TensorMethod):
+class ActMerge(MatrixMethod):
     r"""The linear weights that best reproduce every model's outputs, inputs guessed from the task matrices.
 
     RegMean with $G_t = \Delta_t^\top \Delta_t$ in place of the covariance of the inputs,
@@ -31,7 +31,6 @@ class ActMerge(TensorMethod):
     """
 
     scaling_factor: float = Field(default=1.0, description="α: multiplies the merged task vector")
-    exclude: Excluded = ()
 
     def merge(self, group: TensorGroup) -> Tensor:
         return add_matrix_update(

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fb_merging.operations.combine import mean
-from fb_merging.operations.matrices import Excluded, is_matrix
+from fb_merging.operations.matrices import MatrixMethod, is_matrix
 from fb_merging.operations.svd import (
     Factorization,
     Oversampling,
@@ -19,11 +19,11 @@ from fb_merging.operations.svd import (
     sketching,
 )
 from fb_merging.spectral.records import CART
-from fusionbench_core import Capabilities, TensorGroup, TensorMethod, implements
+from fusionbench_core import Capabilities, TensorGroup, implements
 
 
 @implements(CART)
-class Cart(TensorMethod):
+class Cart(MatrixMethod):
     r"""The average, plus what leads away from it towards each model, cut to its main directions.
 
     $$\theta = \bar\theta + \lambda \sum_t \operatorname{SVD}_k(\theta_t - \bar\theta), \qquad
@@ -43,7 +43,6 @@ class Cart(TensorMethod):
         default=0.08, gt=0, le=1, description="fraction of the directions kept of each difference"
     )
     scaling_factor: float = Field(default=1.0, description="λ: multiplies the sum of the differences")
-    exclude: Excluded = ()
     factorization: Factorization = "exact"
     oversampling: Oversampling = 10
     power_iterations: PowerIterations = 2

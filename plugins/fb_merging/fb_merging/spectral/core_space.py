@@ -8,17 +8,17 @@ from pydantic import Field
 from torch import Tensor
 
 from fb_merging.operations.combine import add_all, mean
-from fb_merging.operations.matrices import Excluded, add_matrix_update
+from fb_merging.operations.matrices import MatrixMethod, add_matrix_update
 from fb_merging.operations.svd import column_factors, svd
 from fb_merging.operations.ties import ties
 from fb_merging.spectral.iso_c import flatten_spectrum
 from fb_merging.spectral.records import CORE_SPACE
 from fb_merging.spectral.tsv_merging import merge_singular_vectors, rank_of_each
-from fusionbench_core import TensorGroup, TensorMethod, implements
+from fusionbench_core import TensorGroup, implements
 
 
 @implements(CORE_SPACE)
-class CoreSpace(TensorMethod):
+class CoreSpace(MatrixMethod):
     r"""Merge updates of low rank within the small space that all of them together span.
 
     With $\Delta_t = \theta_t - \theta_0$, and $U$ and $V$ orthonormal bases of the columns and of the rows
@@ -61,7 +61,6 @@ class CoreSpace(TensorMethod):
         default="mean", description="what becomes of the updates that have the sign elected by ties"
     )
     scaling_factor: float = Field(default=1.0, description="α: multiplies the merged task vector")
-    exclude: Excluded = ()
 
     def merge(self, group: TensorGroup) -> Tensor:
         return add_matrix_update(
@@ -85,7 +84,7 @@ class CoreSpace(TensorMethod):
     def _merge_cores(self, cores: list[Tensor]) -> Tensor:
         if self.combine == "tsv":
             rank = rank_of_each(cores[0], len(cores))
-            return merge_singular_vectors([svd(core).top(rank) for core in cores])
+            return merge_singular_vectors(svd(core).top(rank) for core in cores)
         if self.combine == "ties":
             return ties(cores, self.density, self.merge_func)
         return mean(cores) if self.combine == "mean" else add_all(cores)

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fb_merging.operations.matrices import Excluded, add_matrix_update
+from fb_merging.operations.matrices import MatrixMethod, add_matrix_update
 from fb_merging.operations.svd import (
     Factorization,
     Factors,
@@ -22,11 +22,11 @@ from fb_merging.operations.svd import (
 from fb_merging.operations.ties import ties
 from fb_merging.spectral.records import DC_MERGE
 from fb_merging.spectral.tsv_merging import rank_of_each
-from fusionbench_core import Capabilities, TensorGroup, TensorMethod, implements
+from fusionbench_core import Capabilities, TensorGroup, implements
 
 
 @implements(DC_MERGE)
-class DcMerge(TensorMethod):
+class DcMerge(MatrixMethod):
     r"""TIES in an orthonormal basis that covers the leading singular vectors of all tasks.
 
     With $U_t, \Sigma_t, V_t$ the leading $k$ triplets of $\Delta_t = \theta_t - \theta_0$, $\tilde\Sigma_t$
@@ -67,7 +67,6 @@ class DcMerge(TensorMethod):
         default="mean", description="what becomes of the entries that have the elected sign"
     )
     scaling_factor: float = Field(default=1.0, description="α: multiplies the merged task vector")
-    exclude: Excluded = ()
     factorization: Factorization = "exact"
     oversampling: Oversampling = 10
     power_iterations: PowerIterations = 2

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
-from fb_merging.operations.matrices import Excluded, add_matrix_update, wide_sum
+from fb_merging.operations.matrices import MatrixMethod, add_matrix_update, wide_sum
 from fb_merging.operations.svd import svd
 from fb_merging.spectral.records import ISO_C
-from fusionbench_core import TensorGroup, TensorMethod, implements
+from fusionbench_core import TensorGroup, implements
 
 
 @implements(ISO_C)
-class IsoC(TensorMethod):
+class IsoC(MatrixMethod):
     r"""Add all task matrices up, and make all singular values of the sum equal.
 
     $$\theta = \theta_0 + \alpha\,\bar\sigma\,U V^\top, \qquad
@@ -31,7 +31,6 @@ class IsoC(TensorMethod):
     """
 
     scaling_factor: float = Field(default=1.0, description="α: multiplies the merged task vector")
-    exclude: Excluded = ()
 
     def merge(self, group: TensorGroup) -> Tensor:
         return add_matrix_update(
@@ -46,4 +45,4 @@ def flatten_spectrum(matrix: Tensor) -> Tensor:
     """fp64 `(m, n)`: the matrix with the mean in place of each of its singular values that is not 0."""
     factors = svd(matrix)
     level = float(factors.s.mean()) if len(factors.s) else 0.0
-    return (factors.u @ factors.vh) * level
+    return (factors.u @ factors.vh).mul_(level)

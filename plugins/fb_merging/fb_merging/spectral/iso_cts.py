@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fb_merging.operations.matrices import Excluded, add_matrix_update, wide_sum
+from fb_merging.operations.matrices import MatrixMethod, add_matrix_update, wide_sum
 from fb_merging.operations.svd import (
     Factorization,
     Factors,
@@ -21,11 +21,11 @@ from fb_merging.operations.svd import (
     svd,
 )
 from fb_merging.spectral.records import ISO_CTS
-from fusionbench_core import Capabilities, TensorGroup, TensorMethod, implements
+from fusionbench_core import Capabilities, TensorGroup, implements
 
 
 @implements(ISO_CTS)
-class IsoCts(TensorMethod):
+class IsoCts(MatrixMethod):
     r"""Like Iso-C, but the weakest directions of the sum give way to directions of single tasks.
 
     With $\Delta_t = \theta_t - \theta_0$ and $r = \min(m, n)$: $U, \Sigma, V$ are the leading $r - T n_t$
@@ -53,7 +53,6 @@ class IsoCts(TensorMethod):
         default=0.8, ge=0, le=1, description="fraction of the directions that are the sum's"
     )
     scaling_factor: float = Field(default=1.0, description="α: multiplies the merged task vector")
-    exclude: Excluded = ()
     factorization: Factorization = "exact"
     oversampling: Oversampling = 10
     power_iterations: PowerIterations = 2
@@ -79,19 +78,20 @@ class IsoCts(TensorMethod):
         s = torch.cat([part.s for part in parts])
         if not len(s):
             return torch.zeros_like(deltas[0])
-        u = polar(torch.cat([part.u for part in parts], dim=1))
-        vh = polar(torch.cat([part.vh for part in parts]))
-        return u @ vh * float(s.mean())
+        u, vh = torch.cat([part.u for part in parts], dim=1), torch.cat([part.vh for part in parts])
+        del own, common, parts
+        u = polar(u)
+        return (u @ polar(vh)).mul_(s.mean())
 
     def _own_directions(
         self, delta: Tensor, common: Tensor, rank: int, draw: Callable[[], Tensor]
     ) -> Factors:
         """What a task matrix does outside of the common column space."""
-        wide = delta.double()
-        rest = wide - common @ (common.T @ wide)
-        found = leading_triplets(rest, rank, self, draw)
+        rest = delta.double()
         # What is left of a matrix that lies in the common space is its rounding.
-        noise = max(wide.shape) * torch.finfo(wide.dtype).eps * float(torch.linalg.matrix_norm(wide))
+        noise = max(rest.shape) * torch.finfo(rest.dtype).eps * float(torch.linalg.matrix_norm(rest))
+        rest = rest.addmm(common, common.T @ rest, alpha=-1)
+        found = leading_triplets(rest, rank, self, draw)
         return found.top(int((found.s > noise).sum()))
 
 

@@ -7,15 +7,15 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from fb_merging.operations.matrices import Excluded, add_matrix_update
+from fb_merging.operations.matrices import MatrixMethod, add_matrix_update
 from fb_merging.operations.svd import column_basis
 from fb_merging.operations.ties import ties
 from fb_merging.spectral.records import KNOTS
-from fusionbench_core import TensorGroup, TensorMethod, implements
+from fusionbench_core import TensorGroup, implements
 
 
 @implements(KNOTS)
-class Knots(TensorMethod):
+class Knots(MatrixMethod):
     r"""Rotate all task matrices into a common basis, and merge them there by TIES.
 
     With $\Delta_t = \theta_t - \theta_0$:
@@ -41,7 +41,6 @@ class Knots(TensorMethod):
         default="mean", description="what becomes of the updates that have the elected sign"
     )
     scaling_factor: float = Field(default=1.0, description="λ: multiplies the merged task vector")
-    exclude: Excluded = ()
 
     def merge(self, group: TensorGroup) -> Tensor:
         return add_matrix_update(

@@ -7,16 +7,16 @@ from pydantic import Field
 from torch import Tensor
 
 from fb_merging.operations.combine import add_all
-from fb_merging.operations.matrices import is_matrix
+from fb_merging.operations.matrices import MatrixMethod, is_matrix
 from fb_merging.operations.svd import polar, svd
 from fb_merging.spectral.records import ORTHOMERGE
-from fusionbench_core import TensorGroup, TensorMethod, implements
+from fusionbench_core import TensorGroup, implements
 
 Excluded = tuple[str, ...]
 
 
 @implements(ORTHOMERGE)
-class OrthoMerge(TensorMethod):
+class OrthoMerge(MatrixMethod):
     r"""Split each model into a rotation of the base's weights and a rest; merge rotations as rotations.
 
     For a matrix, with $R_t$ the orthogonal matrix that brings $\theta_0 R_t$ nearest to $\theta_t$
@@ -31,8 +31,8 @@ class OrthoMerge(TensorMethod):
         $R_t$ is the orthogonal factor of $\theta_0^\top \theta_t$. Where that has a null space, of weights
         with fewer rows than columns say, it turns no more than it must; the authors' code takes whatever the
         factorisation gives. A half turn has no Cayley transform; it stays in the rest.
-        Systems are as large as the weight has columns. Tensors that are no matrix, and those named in
-        `exclude`, get the sum of the task vectors, times $\lambda$.
+        Systems are as large as the weight has columns, or all models together have rows. Tensors that are no
+        matrix, and those named in `exclude`, get the sum of the task vectors, times $\lambda$.
 
     Reference:
         Yang et al., Orthogonal Model Merging, 2026, arXiv:2602.05943.
@@ -43,18 +43,35 @@ class OrthoMerge(TensorMethod):
         default=(), description="glob patterns of matrices to merge by task arithmetic, e.g. of embeddings"
     )
 
+    def scratch(self, name: str, shape: tuple[int, ...], models: int) -> float:
+        declared = super().scratch(name, shape, models)
+        if len(shape) != 2 or 0 in shape:
+            return declared
+        # Of a wide matrix the systems, which are square, are larger than it is.
+        m, n = shape
+        return declared * max(1.0, min(n, (models + 1) * m) ** 2 / (m * n))
+
     def merge(self, group: TensorGroup) -> Tensor:
         deltas = group.deltas
         if not any(bool(delta.any()) for delta in deltas):
             return group.base
         if not is_matrix(group, self.exclude):
             return torch.add(group.base, add_all(deltas), alpha=self.scaling_factor)
-        base = group.base.double()
+        base, n = group.base, group.shape[1]
+        if (len(deltas) + 1) * len(base) >= n:
+            return self._merge(base.double(), deltas).to(base.dtype)
+        # Rotations leave alone what no row leads to: in a basis of the rows, the systems are small.
+        rows = torch.linalg.qr(torch.cat([base, *deltas]).double().T).Q
+        merged = self._merge(base.double() @ rows, [delta.double() @ rows for delta in deltas])
+        return (merged @ rows.T).to(base.dtype)
+
+    def _merge(self, base: Tensor, deltas: list[Tensor]) -> Tensor:
+        """fp64 `(m, n)`: the matrices turned and added up."""
         turns = [cayley_inverse(procrustes(base, base + delta)) for delta in deltas]
         merged = base @ cayley(mean_turn(turns))
         for delta, turn in zip(deltas, turns):
             merged.add_(base + delta - base @ cayley(turn), alpha=self.scaling_factor)
-        return merged.to(group.base.dtype)
+        return merged
 
 
 def procrustes(source: Tensor, target: Tensor) -> Tensor:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from fb_merging.task_vectors.records import TASK_VECTOR_LAWS
 from fusionbench_core.records import Capabilities, Law, MethodRecord, Paper
 
 _TAGS = ("task-vectors", "spectral", "data-free")
 _SPECTRAL = Capabilities(base="required", locality="tensor", laws=TASK_VECTOR_LAWS)
+
+LEAST_INTERFERENCE_SCRATCH = (13, 14)
+"""Of the factorisation of all task matrices on top of each other."""
 
 _ISOTROPIC = Paper(
     title="No Task Left Behind: Isotropic Model Merging with Common and Task-Specific Subspaces",
@@ -21,7 +26,9 @@ TSV_MERGING = MethodRecord(
     target="fb_merging.spectral.tsv_merging:TsvMerging",
     summary="keep the leading singular vectors of each task, made orthogonal across tasks",
     tags=_TAGS,
-    capabilities=Capabilities(base="required", locality="tensor", laws=TASK_VECTOR_LAWS | {Law.SINGLE}),
+    capabilities=Capabilities(
+        base="required", locality="tensor", scratch=(2, 24), laws=TASK_VECTOR_LAWS | {Law.SINGLE}
+    ),
     paper=Paper(
         title="Task Singular Vectors: Reducing Task Interference in Model Merging",
         authors="Gargiulo et al.",
@@ -36,7 +43,7 @@ ISO_C = MethodRecord(
     target="fb_merging.spectral.iso_c:IsoC",
     summary="the sum of all task matrices, with all its singular values made equal",
     tags=_TAGS,
-    capabilities=_SPECTRAL,
+    capabilities=dataclasses.replace(_SPECTRAL, scratch=(1, 19)),
     paper=_ISOTROPIC,
 )
 
@@ -45,7 +52,7 @@ ISO_CTS = MethodRecord(
     target="fb_merging.spectral.iso_cts:IsoCts",
     summary="isotropic merging of the tasks' common directions and of each task's own",
     tags=_TAGS,
-    capabilities=_SPECTRAL,
+    capabilities=dataclasses.replace(_SPECTRAL, scratch=(1, 26)),
     paper=_ISOTROPIC,
 )
 
@@ -58,6 +65,7 @@ WUDI_MERGING = MethodRecord(
     capabilities=Capabilities(
         base="required",
         locality="tensor",
+        scratch=(2, 15),
         laws=frozenset({Law.SINGLE, Law.PERMUTATION, Law.BASE_FIXED_POINT, Law.TRANSLATION}),
     ),
     paper=Paper(
@@ -76,7 +84,9 @@ ACTMERGE = MethodRecord(
     target="fb_merging.spectral.actmerge:ActMerge",
     summary="the least-squares fit to all models' outputs, inputs guessed from the task matrices",
     tags=_TAGS,
-    capabilities=Capabilities(base="required", locality="tensor", laws=frozenset(Law)),
+    capabilities=Capabilities(
+        base="required", locality="tensor", scratch=LEAST_INTERFERENCE_SCRATCH, laws=frozenset(Law)
+    ),
     paper=Paper(
         title="Model Merging via Data-Free Covariance Estimation",
         authors="Hameed et al.",
@@ -90,7 +100,7 @@ KNOTS = MethodRecord(
     target="fb_merging.spectral.knots:Knots",
     summary="rotate all task matrices into one basis, merge them there by TIES",
     tags=(*_TAGS, "sparse", "lora"),
-    capabilities=_SPECTRAL,
+    capabilities=dataclasses.replace(_SPECTRAL, scratch=(14, 14)),
     paper=Paper(
         title="Model merging with SVD to tie the Knots",
         authors="Stoica et al.",
@@ -105,7 +115,7 @@ CART = MethodRecord(
     target="fb_merging.spectral.cart:Cart",
     summary="the average, plus the main directions of what leads from it to each model",
     tags=("average", "spectral", "data-free"),
-    capabilities=Capabilities(base="optional", locality="tensor", laws=frozenset(Law)),
+    capabilities=Capabilities(base="optional", locality="tensor", scratch=(1, 22), laws=frozenset(Law)),
     paper=Paper(
         title="Revisiting Weight Averaging for Model Merging",
         authors="Choi et al.",
@@ -119,7 +129,7 @@ STAR = MethodRecord(
     target="fb_merging.spectral.star:Star",
     summary="cut each task matrix to its main directions, stretched to keep its nuclear norm, and average",
     tags=_TAGS,
-    capabilities=_SPECTRAL,
+    capabilities=dataclasses.replace(_SPECTRAL, scratch=(4, 17)),
     paper=Paper(
         title="STAR: Spectral Truncation and Rescale for Model Merging",
         authors="Lee et al.",
@@ -134,7 +144,7 @@ CORE_SPACE = MethodRecord(
     target="fb_merging.spectral.core_space:CoreSpace",
     summary="merge updates of low rank within the small space that they span together",
     tags=(*_TAGS, "lora"),
-    capabilities=_SPECTRAL,
+    capabilities=dataclasses.replace(_SPECTRAL, scratch=(13, 22)),
     paper=Paper(
         title="Accurate and Efficient Low-Rank Model Merging in Core Space",
         authors="Panariello et al.",
@@ -153,6 +163,7 @@ ACE_MERGING = MethodRecord(
     capabilities=Capabilities(
         base="required",
         locality="tensor",
+        scratch=(8, 16),
         laws=frozenset({Law.PERMUTATION, Law.BASE_FIXED_POINT, Law.TRANSLATION}),
     ),
     paper=Paper(
@@ -169,7 +180,7 @@ DC_MERGE = MethodRecord(
     target="fb_merging.spectral.dc_merge:DcMerge",
     summary="TIES in a basis that covers the leading singular vectors of all tasks",
     tags=(*_TAGS, "sparse", "lora"),
-    capabilities=_SPECTRAL,
+    capabilities=dataclasses.replace(_SPECTRAL, scratch=(5, 22)),
     paper=Paper(
         title="DC-Merge: Improving Model Merging with Directional Consistency",
         authors="Zhang et al.",
@@ -188,6 +199,7 @@ ORTHOMERGE = MethodRecord(
     capabilities=Capabilities(
         base="required",
         locality="tensor",
+        scratch=(3, 27),
         laws=frozenset({Law.PERMUTATION, Law.BASE_FIXED_POINT, Law.SCALE}),
     ),
     paper=Paper(title="Orthogonal Model Merging", authors="Yang et al.", year=2026, arxiv="2602.05943"),

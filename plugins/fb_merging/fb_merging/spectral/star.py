@@ -6,14 +6,14 @@ from pydantic import Field
 from torch import Tensor
 
 from fb_merging.operations.combine import mean
-from fb_merging.operations.matrices import Excluded, add_matrix_update
+from fb_merging.operations.matrices import MatrixMethod, add_matrix_update
 from fb_merging.operations.svd import svd
 from fb_merging.spectral.records import STAR
-from fusionbench_core import TensorGroup, TensorMethod, implements
+from fusionbench_core import TensorGroup, implements
 
 
 @implements(STAR)
-class Star(TensorMethod):
+class Star(MatrixMethod):
     r"""Cut each task matrix to its main directions, stretch it to its old nuclear norm, average.
 
     With $\theta_t - \theta_0 = \sum_i \sigma_{t,i}\,u_{t,i} v_{t,i}^\top$, and $k_t$ the fewest directions
@@ -30,7 +30,6 @@ class Star(TensorMethod):
     """
 
     eta: float = Field(default=0.4, gt=0, le=1, description="η: fraction of the nuclear norm kept")
-    exclude: Excluded = ()
 
     def merge(self, group: TensorGroup) -> Tensor:
         return add_matrix_update(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from fb_merging.operations.matrices import Excluded, add_matrix_update
+from fb_merging.operations.matrices import MatrixMethod, add_matrix_update
 from fb_merging.operations.svd import (
     Factorization,
     Factors,
@@ -19,11 +20,11 @@ from fb_merging.operations.svd import (
     sketching,
 )
 from fb_merging.spectral.records import TSV_MERGING
-from fusionbench_core import Capabilities, TensorGroup, TensorMethod, implements
+from fusionbench_core import Capabilities, TensorGroup, implements
 
 
 @implements(TSV_MERGING)
-class TsvMerging(TensorMethod):
+class TsvMerging(MatrixMethod):
     r"""Keep the leading singular vectors of each task matrix, and make those of different tasks orthogonal.
 
     With $\Delta_t = \theta_t - \theta_0 = U_t \Sigma_t V_t^\top$, each cut to the leading
@@ -43,7 +44,6 @@ class TsvMerging(TensorMethod):
     """
 
     scaling_factor: float = Field(default=1.0, description="α: multiplies the merged task vector")
-    exclude: Excluded = ()
     factorization: Factorization = "exact"
     oversampling: Oversampling = 10
     power_iterations: PowerIterations = 2
@@ -55,11 +55,10 @@ class TsvMerging(TensorMethod):
     def merge(self, group: TensorGroup) -> Tensor:
         def combine(deltas: list[Tensor]) -> Tensor:
             rank = rank_of_each(deltas[0], len(deltas))
-            factors = [
+            return merge_singular_vectors(
                 leading_triplets(delta, rank, self, partial(group.uniform, name))
                 for name, delta in zip(group.names, deltas)
-            ]
-            return merge_singular_vectors(factors)
+            )
 
         return add_matrix_update(group, combine, exclude=self.exclude, scaling_factor=self.scaling_factor)
 
@@ -69,8 +68,11 @@ def rank_of_each(matrix: Tensor, tasks: int) -> int:
     return max(1, min(matrix.shape) // tasks)
 
 
-def merge_singular_vectors(factors: list[Factors]) -> Tensor:
+def merge_singular_vectors(factors: Iterable[Factors]) -> Tensor:
     """fp64 `(m, n)`: the triplets of all tasks, their vectors made orthonormal together."""
-    u = polar(torch.cat([each.u for each in factors], dim=1))
-    vh = polar(torch.cat([each.vh for each in factors]))
-    return (u * torch.cat([each.s for each in factors])) @ vh
+    each = list(factors)
+    s = torch.cat([one.s for one in each])
+    u, vh = torch.cat([one.u for one in each], dim=1), torch.cat([one.vh for one in each])
+    del each  # Twice the memory otherwise, where it is scarcest.
+    u = polar(u)
+    return (u * s) @ polar(vh)

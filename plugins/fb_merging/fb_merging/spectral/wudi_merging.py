@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,13 +13,13 @@ from torch import Tensor
 from fb_merging.operations.adam import Adam
 from fb_merging.operations.combine import add_all
 from fb_merging.operations.interference import least_interference
-from fb_merging.operations.matrices import Excluded, add_matrix_update
-from fb_merging.spectral.records import WUDI_MERGING
-from fusionbench_core import TensorGroup, TensorMethod, implements
+from fb_merging.operations.matrices import MatrixMethod, add_matrix_update
+from fb_merging.spectral.records import LEAST_INTERFERENCE_SCRATCH, WUDI_MERGING
+from fusionbench_core import Capabilities, TensorGroup, implements
 
 
 @implements(WUDI_MERGING)
-class WudiMerging(TensorMethod):
+class WudiMerging(MatrixMethod):
     r"""Find the task matrix that interferes least with all others, measured on the task matrices themselves.
 
     The rows of a task matrix $\Delta_t = \theta_t - \theta_0$ lie about where its layer's inputs do. So
@@ -48,7 +49,14 @@ class WudiMerging(TensorMethod):
     ridge: float = Field(
         default=0.0, ge=0, description="weight of the squared norm in the objective of the closed form"
     )
-    exclude: Excluded = ()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The record's; the closed form factorises all task matrices together."""
+        declared = self.record.capabilities
+        if self.solver == "adam":
+            return declared
+        return dataclasses.replace(declared, scratch=LEAST_INTERFERENCE_SCRATCH)
 
     @classmethod
     def example(cls, models: Sequence[str]) -> Mapping[str, Any]:
@@ -67,16 +75,26 @@ class WudiMerging(TensorMethod):
 
     def _descend(self, deltas: list[Tensor], norms: list[float]) -> Tensor:
         start = add_all(deltas)
-        system = torch.zeros(start.shape[1], start.shape[1], dtype=start.dtype)
         target = torch.zeros_like(start)
-        for delta, norm in zip(deltas, norms):
-            unit = delta / norm
-            gram = unit.T @ unit
-            system += gram
+        units = [delta / norm for delta, norm in zip(deltas, norms)]
+        for delta, unit in zip(deltas, units):
             # Taken from the start on, so that a single task, which is its own optimum, has no gradient.
-            target += (delta - start) @ gram
+            target += ((delta - start) @ unit.T) @ unit
+        times_system = _product_with_gram(units)
+        del units
         change = torch.zeros_like(start)
         adam = Adam(change, self.learning_rate)
         for _ in range(self.iterations):
-            adam.step(change, torch.addmm(target, change, system, beta=-1).mul_(2))
+            adam.step(change, times_system(change).sub_(target).mul_(2))
         return start + change
+
+
+def _product_with_gram(matrices: list[Tensor]) -> Callable[[Tensor], Tensor]:
+    r"""The map $X \mapsto X \sum_t A_t^\top A_t$ for matrices $A_t$ `(m, n)`, whichever way is shorter."""
+    if sum(map(len, matrices)) >= matrices[0].shape[1]:
+        gram = matrices[0].T @ matrices[0]
+        for matrix in matrices[1:]:
+            gram.addmm_(matrix.T, matrix)
+        return lambda x: x @ gram
+    stack = torch.cat(matrices)
+    return lambda x: (x @ stack.T) @ stack

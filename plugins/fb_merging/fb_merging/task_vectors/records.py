@@ -121,7 +121,7 @@ BREADCRUMBS = MethodRecord(
     target="fb_merging.task_vectors.breadcrumbs:Breadcrumbs",
     summary="drop the largest and the smallest entries of each tensor, then task arithmetic",
     tags=("task-vectors", "sparse", "data-free"),
-    capabilities=Capabilities(base="required", locality="tensor", laws=TASK_VECTOR_LAWS),
+    capabilities=Capabilities(base="required", locality="tensor", scratch=(2, 7), laws=TASK_VECTOR_LAWS),
     paper=_BREADCRUMBS,
 )
 
@@ -130,7 +130,7 @@ BREADCRUMBS_TIES = MethodRecord(
     target="fb_merging.task_vectors.breadcrumbs_ties:BreadcrumbsTies",
     summary="drop the largest and the smallest entries of each tensor, then merge what agrees with a sign",
     tags=("task-vectors", "sparse", "data-free"),
-    capabilities=Capabilities(base="required", locality="tensor", laws=TASK_VECTOR_LAWS),
+    capabilities=Capabilities(base="required", locality="tensor", scratch=(2, 9), laws=TASK_VECTOR_LAWS),
     paper=_BREADCRUMBS,
 )
 
@@ -139,7 +139,9 @@ SCE = MethodRecord(
     target="fb_merging.task_vectors.sce:Sce",
     summary="select entries that vary between the models, weigh models by energy, erase minority signs",
     tags=("task-vectors", "sparse", "data-free"),
-    capabilities=Capabilities(base="required", min_models=2, locality="tensor", laws=TASK_VECTOR_LAWS),
+    capabilities=Capabilities(
+        base="required", min_models=2, locality="tensor", scratch=(3, 9), laws=TASK_VECTOR_LAWS
+    ),
     paper=Paper(
         title="FuseChat: Knowledge Fusion of Chat Models",
         authors="Wan et al.",
@@ -256,7 +258,11 @@ CABS = MethodRecord(
     summary="keep the n largest of every m consecutive updates, one model after the other, none twice",
     tags=("task-vectors", "sparse", "data-free"),
     capabilities=Capabilities(
-        base="required", locality="tensor", ordered=True, laws=TASK_VECTOR_LAWS - {Law.PERMUTATION}
+        base="required",
+        locality="tensor",
+        scratch=(2, 9),
+        ordered=True,
+        laws=TASK_VECTOR_LAWS - {Law.PERMUTATION},
     ),
     paper=Paper(
         title="CABS: Conflict-Aware and Balanced Sparsification for Enhancing Model Merging",

@@ -96,6 +96,7 @@ class Varied(TensorMethod):
             min_models=1 if self.among else max(one.min_models for one in each),
             max_models=None if self.among else each[0].max_models,
             locality=max((one.locality for one in each), key=_WIDTHS.index),
+            scratch=(max(one.scratch[0] for one in each), max(one.scratch[1] for one in each)),
             surveys=max(one.surveys for one in each),
             random=any(one.random for one in each),
             ordered=any(one.ordered for one in each),
@@ -126,6 +127,9 @@ class Varied(TensorMethod):
 
     def statistics(self) -> Mapping[str, Mapping[str, Any]]:
         return self.method.statistics()
+
+    def scratch(self, name: str, shape: tuple[int, ...], models: int) -> float:
+        return max(method.scratch(name, shape, models) for method in self._corners(()))
 
     def survey(self) -> Survey | None:
         surveys = any(method.survey() is not None for method in self._corners(()))
