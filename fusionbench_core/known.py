@@ -21,22 +21,22 @@ NAMES: dict[str, dict[str, str]] = {
             cart concrete_adamerging concrete_task_arithmetic consensus_ta consensus_ties continual_average
             continual_task_arithmetic continual_ties_merging core_space dare_linear dare_simple_average
             dare_ties dc_merge della della_linear doge_adamerging doge_ta dop emr_merging expo
-            fisher_merging fw_merging iso_c iso_cts karcher knots linear_interpolation lines
+            fisher_merging fw_merging gossip iso_c iso_cts karcher knots linear_interpolation lines
             localize_and_stitch lora_extract low_rank magmax magnitude_diff_pruning magnitude_pruning mats
             metagpt model_stock multislerp nearswap nuslerp opcm orthomerge packed_bitdelta passthrough
             pcb_merging post_defense_awm post_defense_sau ram ramplus random_pruning regmean
             regmean_plusplus safe_concrete_adamerging scaled sce simple_average
-            singular_value_calibration slerp star subspace_boosting surgery tall_mask task_arithmetic
+            singular_value_calibration slerp star subspace_boosting surgery symerge tall_mask task_arithmetic
             task_arithmetic_trust_region task_vector_merging ties_merging tsv_merging varied
             weighted_average wudi_merging
         """,
         "statistic": "abs_gradient diag_fisher gradient_gram gram",
-        "builder": "masked_tasks signed_tasks superposed_tasks surgery",
+        "builder": "masked_tasks signed_tasks superposed_tasks surgery task_layers",
         "converter": "mergekit",
     },
     "mixing": {
         "method": """
-            depth_upscaling efficient_weight_ensembling_moe expert_sparsity mixtral_merging
+            ada_svd depth_upscaling efficient_weight_ensembling_moe expert_sparsity mixtral_merging
             mixtral_upcycling model_recombination moe_pruner pwe_moe rank_one_moe smile_upscaling
             weight_ensembling_moe
         """,

@@ -50,7 +50,7 @@ def fb_methods() -> Iterable[MethodRecord]:
 
 @hookimpl
 def fb_builders() -> Iterable[BuilderRecord]:
-    return (*conditioned.BUILDERS, learned.SURGERY_MODEL)
+    return (*conditioned.BUILDERS, *learned.BUILDERS)
 
 
 @hookimpl

@@ -39,15 +39,22 @@ class Coefficients(Parameterization):
         models: Names of the models, in the order of the space.
         granularity: Which tensors share a coefficient.
         start: $\lambda$ at the beginning.
+        bounds: What $\lambda$ is clamped to, without a gradient beyond; None for no bounds.
 
     Raises:
         ConfigError: if `start` names other models or tensors.
     """
 
     def __init__(
-        self, space: ParameterSpace, models: Sequence[str], granularity: str, start: Start = 0.3
+        self,
+        space: ParameterSpace,
+        models: Sequence[str],
+        granularity: str,
+        start: Start = 0.3,
+        *,
+        bounds: tuple[float, float] | None = None,
     ) -> None:
-        self.space, self.models = space, tuple(models)
+        self.space, self.models, self._bounds = space, tuple(models), bounds
         groups = [_group(name, granularity) for name in space.base]
         self.groups = list(dict.fromkeys(groups))
         device = next((base.device for base in space.base.values()), torch.device("cpu"))
@@ -60,13 +67,17 @@ class Coefficients(Parameterization):
 
     def each(self) -> Tensor:
         """One coefficient a task and parameter: `(tasks, parameters)`."""
-        return self.variables["coefficients"].index_select(1, self._columns)
+        return self.spread(self._bounded(self.variables["coefficients"]))
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Values `(tasks, groups)` for all parameters of the groups: `(tasks, parameters)`."""
+        return values.index_select(1, self._columns)
 
     def merged(self, step: int) -> dict[str, Tensor]:
         return self.space.merged(self.each())
 
     def details(self) -> dict[str, Any]:
-        learned = self.variables["coefficients"].detach()
+        learned = self._bounded(self.variables["coefficients"].detach())
         if not learned.numel():
             return {}
         return {
@@ -79,6 +90,9 @@ class Coefficients(Parameterization):
                 column_label="task vector",
             )
         }
+
+    def _bounded(self, values: Tensor) -> Tensor:
+        return values if self._bounds is None else values.clamp(*self._bounds)
 
 
 def _group(name: str, granularity: str) -> str:

@@ -169,6 +169,20 @@ FW_MERGING = MethodRecord(
     ),
 )
 
+GOSSIP = MethodRecord(
+    name="gossip",
+    target="fb_merging.learned.gossip:Gossip",
+    summary="every model merges with its neighbours by AdaMerging, round by round; the average of all",
+    tags=("task-vectors", "decentralised", "data", "learned"),
+    capabilities=dataclasses.replace(_LEARNED, ordered=True),
+    paper=Paper(
+        title="FusionBench: A Comprehensive Benchmark of Deep Model Fusion",
+        authors="Tang et al.",
+        year=2024,
+        arxiv="2406.03280",
+    ),
+)
+
 SURGERY = MethodRecord(
     name="surgery",
     target="fb_merging.learned.surgery:Surgery",
@@ -191,11 +205,41 @@ SURGERY = MethodRecord(
     ),
 )
 
+SYMERGE = MethodRecord(
+    name="symerge",
+    target="fb_merging.learned.symerge:SyMerge",
+    summary="learn coefficients, and a layer of its own for each task, from the models' own predictions",
+    tags=("task-vectors", "task-conditioned", "data", "learned"),
+    capabilities=Capabilities(
+        base="required",
+        locality="model",
+        tasks=("batches", "logits"),
+        trains=True,
+        random=True,
+        output="conditioned",
+    ),
+    paper=Paper(
+        title="SyMerge: From Non-Interference to Synergistic Merging via Single-Layer Adaptation",
+        authors="Jung et al.",
+        year=2026,
+        venue="ICML",
+        arxiv="2412.19098",
+    ),
+)
+
+TASK_LAYERS = BuilderRecord(
+    name="task_layers",
+    target="fb_merging.learned.task_layers:build_task_layers",
+    summary="a merged trunk, and a layer of its own for each task",
+)
+
 SURGERY_MODEL = BuilderRecord(
     name="surgery",
     target="fb_merging.learned.surgery_model:build_surgery",
     summary="a merged trunk, and a low-rank correction of its representations for each task",
 )
+
+BUILDERS = (SURGERY_MODEL, TASK_LAYERS)
 
 ENTRIES = (
     ADAMERGING,
@@ -208,5 +252,7 @@ ENTRIES = (
     DOGE_TA,
     DOGE_ADAMERGING,
     FW_MERGING,
+    GOSSIP,
     SURGERY,
+    SYMERGE,
 )

@@ -99,12 +99,17 @@ class SmileLinear(nn.Module):
         """Gates and indices of the chosen experts of tokens `(n, in)`, both `(n, top_k)`."""
         if self.gate is None:
             return tokens.new_ones(len(tokens), 1), tokens.new_zeros(len(tokens), 1, dtype=torch.long)
+        best, chosen = self.logits(tokens).topk(self.top_k, dim=-1)
+        return best.softmax(-1), chosen
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """What the gate gives for tokens `(n, in)`: `(n, experts)` in fp32 or fp64; zeros without a gate."""
+        wide = torch.promote_types(tokens.dtype, torch.float32)
+        if self.gate is None:
+            return tokens.new_zeros(len(tokens), 1, dtype=wide)
         projected = F.linear(tokens, self.gate.flatten(0, 1)).unflatten(-1, (self.experts, -1))
         # norms of half-precision projections overflow and tie
-        wide = torch.promote_types(projected.dtype, torch.float32)
-        logits = torch.linalg.vector_norm(projected.to(wide), dim=-1)
-        best, chosen = logits.topk(self.top_k, dim=-1)
-        return best.softmax(-1), chosen
+        return torch.linalg.vector_norm(projected.to(wide), dim=-1)
 
     def _mixture(self, tokens: Tensor, gates: Tensor, chosen: Tensor) -> Tensor:
         # Tokens are sorted by expert, so that each expert is one matrix product over its own tokens

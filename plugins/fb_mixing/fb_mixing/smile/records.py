@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from fusionbench_core.records import BuilderRecord, Capabilities, Law, MethodRecord, Paper
 
+_SMILE = Paper(
+    title="SMILE: Zero-Shot Sparse Mixture of Low-Rank Experts Construction "
+    "From Pre-Trained Foundation Models",
+    authors="Tang et al.",
+    year=2024,
+    arxiv="2408.10174",
+)
+
 SMILE_UPSCALING = MethodRecord(
     name="smile_upscaling",
     target="fb_mixing.smile.method:SmileUpscaling",
@@ -15,13 +23,22 @@ SMILE_UPSCALING = MethodRecord(
         output="module",
         laws=frozenset({Law.PERMUTATION, Law.BASE_FIXED_POINT}),
     ),
-    paper=Paper(
-        title="SMILE: Zero-Shot Sparse Mixture of Low-Rank Experts Construction "
-        "From Pre-Trained Foundation Models",
-        authors="Tang et al.",
-        year=2024,
-        arxiv="2408.10174",
+    paper=_SMILE,
+)
+
+ADA_SVD = MethodRecord(
+    name="ada_svd",
+    target="fb_mixing.smile.ada_svd:AdaSvd",
+    summary="add up the linear layers' task vectors as SMILE weighs them on average over data",
+    tags=("task-vectors", "spectral", "data"),
+    capabilities=Capabilities(
+        base="required",
+        locality="model",
+        tasks=("batches",),
+        random=True,
+        laws=frozenset({Law.BASE_FIXED_POINT}),
     ),
+    paper=_SMILE,
 )
 
 SMILE_BUILDER = BuilderRecord(
@@ -30,5 +47,5 @@ SMILE_BUILDER = BuilderRecord(
     summary="a model whose linear layers are SMILE mixtures",
 )
 
-ENTRIES = (SMILE_UPSCALING,)
+ENTRIES = (SMILE_UPSCALING, ADA_SVD)
 BUILDERS = (SMILE_BUILDER,)
