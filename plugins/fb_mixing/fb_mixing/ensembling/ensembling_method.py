@@ -83,7 +83,7 @@ class EnsemblingMethod(ModelMethod):
 
     def train(self, job: FusionJob, module: nn.Module, models: TaskModels) -> list[float]:
         """Learn the routers; gives the loss at each step. By default the entropy of the predictions."""
-        return descend(job, self, module, models, lambda step: _entropy)
+        return learn(job, self, module, models, lambda variables, _: models.descend(variables, _entropy))
 
     def fuse(self, job: FusionJob) -> Fused:
         module, arguments = self._upscaled(job)
@@ -179,21 +179,24 @@ Loss = Callable[[int, Tensor, Batch], Tensor]
 """Position of the task, logits and their batch -> a scalar."""
 
 
-def descend(
+def learn(
     job: FusionJob,
     method: EnsemblingMethod,
     module: nn.Module,
     models: TaskModels,
-    loss_at: Callable[[int], Loss],
+    gradients: Callable[[Mapping[str, Tensor], int], float],
 ) -> list[float]:
-    """Train the routers of a module by Adam on the loss of each step; gives its value at each step."""
+    """Train the routers of a module by Adam; gives the loss at each step.
+
+    `gradients(variables, step)` leaves the gradients in the variables, and gives the loss.
+    """
     routers = dict(router_parameters(module))
     variables = {}
     for name, parameter in routers.items():
         wide = torch.promote_types(parameter.dtype, torch.float32)
         variables[name] = parameter.detach().to(wide, copy=True).requires_grad_()
     training = Training(job, method, variables, models, learning_rate=method.learning_rate)
-    losses = training.run(lambda step: models.descend(variables, loss_at(step)), method.steps, "loss")
+    losses = training.run(lambda step: gradients(variables, step), method.steps, "loss")
     with torch.no_grad():
         for name, parameter in routers.items():
             parameter.copy_(variables[name])
