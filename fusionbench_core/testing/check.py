@@ -28,6 +28,7 @@ MODULES = (
     "method_checks.settings",
     "method_checks.determinism",
     "method_checks.streaming",
+    "method_checks.scratch",
     "method_checks.artefact",
     "method_checks.errors",
     "method_checks.hygiene",

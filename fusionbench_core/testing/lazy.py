@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import Counter
 from collections.abc import Mapping
@@ -14,24 +15,25 @@ from fusionbench_core.checkpoints import Checkpoint, TensorInfo
 from fusionbench_core.pools import ModelPool, PooledModel
 
 ROWS, COLUMNS = 16, 512
-"""Shape of each tensor of a large model."""
+"""Shape of each tensor of a large model, unless another one is asked for."""
 
 
 class LargeModel(Checkpoint):
-    """A model of many matrices `(ROWS, COLUMNS)` in fp32, all cut from one stretch of random numbers.
+    """A model of many matrices of one shape in fp32, all cut from one stretch of random numbers.
 
     Reading takes no memory, as from a mapped file, so all that is allocated is the method's or the engine's.
 
     Args:
         number: Which model of a pool this is; 0 for the base.
         tensors: Number of matrices.
+        shape: Shape of each.
     """
 
-    def __init__(self, number: int, tensors: int) -> None:
-        self._number = number
+    def __init__(self, number: int, tensors: int, shape: tuple[int, int] = (ROWS, COLUMNS)) -> None:
+        self._number, self._shape = number, shape
         self._keys = tuple(f"layers.{index}.weight" for index in range(tensors))
         self._offsets = {key: 7 * number + 31 * index for index, key in enumerate(self._keys)}
-        size = ROWS * COLUMNS + max(self._offsets.values(), default=0)
+        size = math.prod(shape) + max(self._offsets.values(), default=0)
         generator = torch.Generator().manual_seed(5)
         self._values = 0.02 * torch.randn(size, generator=generator, dtype=torch.float32)
 
@@ -39,23 +41,25 @@ class LargeModel(Checkpoint):
         return self._keys
 
     def info(self, key: str) -> TensorInfo:
-        return TensorInfo((ROWS, COLUMNS), torch.float32)
+        return TensorInfo(self._shape, torch.float32)
 
     def tensor(self, key: str) -> Tensor:
         start = self._offsets[key]
-        return self._values[start : start + ROWS * COLUMNS].view(ROWS, COLUMNS)
+        return self._values[start : start + math.prod(self._shape)].view(self._shape)
 
     def identity(self) -> str:
-        return f"large model {self._number} of {len(self._keys)} tensors"
+        return f"large model {self._number} of {len(self._keys)} tensors {self._shape}"
 
 
-def large_pool(count: int, tensors: int, *, base: bool = True) -> ModelPool:
+def large_pool(
+    count: int, tensors: int, *, base: bool = True, shape: tuple[int, int] = (ROWS, COLUMNS)
+) -> ModelPool:
     """A pool of `count` large models."""
     models = {
-        f"model_{number}": PooledModel(f"model_{number}", content=LargeModel(number, tensors))
+        f"model_{number}": PooledModel(f"model_{number}", content=LargeModel(number, tensors, shape))
         for number in range(1, count + 1)
     }
-    return ModelPool(models, PooledModel("_base_", content=LargeModel(0, tensors)) if base else None)
+    return ModelPool(models, PooledModel("_base_", content=LargeModel(0, tensors, shape)) if base else None)
 
 
 class Reader(Checkpoint):

@@ -10,13 +10,14 @@ from kit import caught, results
 
 from fusionbench_core.testing.zoo_source import ZooSource
 
-FULL = ("FM-402", "FM-405", "FM-406", "FM-408")
-CHECKS = [f"FM-{number}" for number in range(401, 409)]
+FULL = ("FM-402", "FM-405", "FM-406", "FM-408", "FM-409")
+CHECKS = [f"FM-{number}" for number in range(401, 410)]
 
 FAULTS = [
     (faults.LAYERS, "FM-401"),
     (faults.NEIGHBOURS, "FM-401"),
     (faults.HOARDS, "FM-402"),
+    (faults.HUNGRY, "FM-409"),
     (faults.READS_TWICE, "FM-403"),
     (faults.LIVE, "FM-404"),
     (faults.STATE_DICTS, "FM-404"),

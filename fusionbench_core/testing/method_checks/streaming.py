@@ -81,20 +81,20 @@ def memory(subject: MethodSubject) -> None:
     warm, small, large = (large_pool(subject.count(), n, base=takes_base(subject)) for n in _SIZES)
     plan = make_plan(subject.method(large.names), large, EngineOptions(threads=1))
     with freed_memory_given_back():
-        _stream(subject, warm, patience=_PATIENCE)
+        stream(subject, warm, patience=_PATIENCE)
         # What waits in the engine's queue depends on timing: the most that a small model takes is the
         # measure, and of the large one the least, since what a method keeps of it is there every time.
         # One of each decides for nearly all methods; more can only raise the one and lower the other.
         # Who needs a third of the time for a sixth of the model would need twice the time for all of it.
-        scratch = peak_growth(lambda: _stream(subject, small, patience=_PATIENCE / 3))
+        scratch = peak_growth(lambda: stream(subject, small, patience=_PATIENCE / 3))
         before, grown = anonymous_memory() or 0, []
         for _ in range(3):
             held = (anonymous_memory() or 0) - before
-            grown.append(held + peak_growth(lambda: _stream(subject, large, patience=_PATIENCE)))
+            grown.append(held + peak_growth(lambda: stream(subject, large, patience=_PATIENCE)))
             allowed = max(plan.peak_bytes, scratch) + _SLACK
             if min(grown) <= allowed:
                 return
-            scratch = max(scratch, peak_growth(lambda: _stream(subject, small, patience=_PATIENCE)))
+            scratch = max(scratch, peak_growth(lambda: stream(subject, small, patience=_PATIENCE)))
         raise Violation(
             f"merging {len(large)} models of {plan.write_bytes / _MIB:.0f} MiB takes more memory than "
             f"merging models of {plan.write_bytes * _SIZES[1] / _SIZES[2] / _MIB:.0f} MiB",
@@ -175,7 +175,7 @@ def speed(subject: MethodSubject) -> None:
     if not file:
         raise Inapplicable(f"there is nothing to compare with: {BASELINES} is not set")
     pool = large_pool(subject.count(), 16, base=takes_base(subject))
-    took = _best_time(lambda: _stream(subject, pool, patience=_PATIENCE))
+    took = _best_time(lambda: stream(subject, pool, patience=_PATIENCE))
     parameters = sum(
         pool.reference_model.checkpoint.info(key).numel for key in pool.reference_model.checkpoint
     )
@@ -225,7 +225,7 @@ class _Nowhere:
         raise NotImplementedError
 
 
-def _stream(subject: MethodSubject, pool: ModelPool, *, patience: float | None = None) -> None:
+def stream(subject: MethodSubject, pool: ModelPool, *, patience: float | None = None) -> None:
     """Merge a pool, and keep nothing of the result."""
     from fusionbench_core.engine.merge import StreamingMerge
     from fusionbench_core.engine.options import EngineOptions
