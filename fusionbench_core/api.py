@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from torch import nn
 
 from fusionbench_core.artefact.complete import complete_state
 from fusionbench_core.artefact.load import is_artefact, load_artefact
 from fusionbench_core.artefact.write import ArtefactWriter
 from fusionbench_core.checkpoints import Checkpoint
+from fusionbench_core.config.errors import explain
 from fusionbench_core.config.schema import EngineConfig, FabricConfig, RunConfig
 from fusionbench_core.engine.plan import make_plan
 from fusionbench_core.errors import ConfigError, MissingCapability
@@ -19,7 +21,6 @@ from fusionbench_core.methods.build import build_method
 from fusionbench_core.methods.method import Method, TensorMethod
 from fusionbench_core.pools.config import build_pool, recognise
 from fusionbench_core.pools.pool import ModelPool, PooledModel
-from fusionbench_core.pools.scope import Scope
 from fusionbench_core.registry import Registry, default_registry
 from fusionbench_core.run.console import Console
 from fusionbench_core.run.fusing import fuse_in_memory, fuse_to_disk, live
@@ -41,7 +42,7 @@ def fuse(
     output: str | Path | None = None,
     source: str | dict[str, Any] | None = None,
     tasks: Tasks | None = None,
-    scope: Scope | None = None,
+    scope: Mapping[str, Sequence[str]] | None = None,
     heads: Sequence[str] = (),
     tokenizer: str | Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -61,7 +62,8 @@ def fuse(
         output: Directory to write to; needed for paths, which are streamed from disk to disk.
         source: Model source that reads the paths; recognised if left out.
         tasks: Task pool (or its preset's name) for methods that need data.
-        scope: Which tensors are merged; default all.
+        scope: Which tensors are merged: shell patterns of their names to `include` and to `exclude`, e.g.
+            `{"exclude": ["embed.*"]}`; default all.
         heads: Shell patterns of task-specific tensors, never merged.
         tokenizer: For paths of different vocabularies: `"base"`, `"union"`, a model's name, or the
             section `modelpool.tokenizer`; aligns their rows token by token.
@@ -83,7 +85,7 @@ def fuse(
     pool = _pool(named, base, source, registry, scope, tuple(heads), tokenizer)
     task_pool = _tasks(tasks, registry)
     check_data(method, record, pool, task_pool)
-    options = engine_options(EngineConfig.model_validate(dict(engine or {})))
+    options = engine_options(_engine(engine))
     config = RunConfig(modelpool={}, seed=seed)
     prepared = Prepared(config, method, record, pool, task_pool, options)
     if kind == "path":
@@ -174,6 +176,13 @@ def _method(
     return method, method.record
 
 
+def _engine(settings: Mapping[str, Any] | None) -> EngineConfig:
+    try:
+        return EngineConfig.model_validate(dict(settings or {}))
+    except ValidationError as error:
+        raise explain(error, EngineConfig, where="engine") from error
+
+
 def _kind(models: Mapping[str, Model], base: Model | None) -> str:
     kinds = {name: _kind_of(name, model) for name, model in models.items()}
     if base is not None:
@@ -208,7 +217,7 @@ def _pool(
     base: Model | None,
     source: str | dict[str, Any] | None,
     registry: Registry,
-    scope: Scope | None,
+    scope: Mapping[str, Sequence[str]] | None,
     heads: tuple[str, ...],
     tokenizer: str | Mapping[str, Any] | None = None,
 ) -> ModelPool:

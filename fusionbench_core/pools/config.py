@@ -106,7 +106,7 @@ def build_pool(section: Mapping[str, Any], registry: Registry, *, file: Path | N
     return ModelPool(
         models,
         base,
-        scope=config.scope,
+        scope=config.scope.model_dump(),
         heads=config.heads,
         data=config.data,
         layer_names=config.layer_names,

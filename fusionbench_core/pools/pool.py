@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,7 @@ from fusionbench_core.checkpoints import Checkpoint, StateDictCheckpoint
 from fusionbench_core.checkpoints.finite import FiniteCheckpoint
 from fusionbench_core.errors import MissingCapability
 from fusionbench_core.pools.aligned import AlignedSource, VocabularyAlignment
-from fusionbench_core.pools.scope import Scope, matches
+from fusionbench_core.pools.scope import matches, scope_of
 from fusionbench_core.pools.source import ModelSource
 
 
@@ -54,7 +54,7 @@ class ModelPool:
     Args:
         models: Name -> model, in config order.
         base: The pre-trained model, if there is one.
-        scope: Which tensors are merged.
+        scope: Which tensors are merged: shell patterns to `include` and to `exclude`; all if left out.
         heads: Shell patterns of task-specific tensors: never merged, need not agree, kept from the
             base if it has them.
         data: Model name -> name of the task it was fine-tuned on, where that is not its own name.
@@ -67,7 +67,7 @@ class ModelPool:
         models: Mapping[str, PooledModel],
         base: PooledModel | None = None,
         *,
-        scope: Scope | None = None,
+        scope: Mapping[str, Sequence[str]] | None = None,
         heads: tuple[str, ...] = (),
         data: Mapping[str, str] | None = None,
         layer_names: str | None = None,
@@ -75,7 +75,7 @@ class ModelPool:
     ) -> None:
         self.models = dict(models)
         self.base = base
-        self.scope = scope or Scope()
+        self.scope = scope_of(scope)
         self.heads = heads
         self.layer_names = layer_names
         self.chat_template = chat_template

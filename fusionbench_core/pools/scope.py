@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fusionbench_core.config.errors import explain
 
 
 class Scope(BaseModel):
@@ -19,6 +22,18 @@ class Scope(BaseModel):
 
     def __contains__(self, name: str) -> bool:
         return matches(name, self.include) and not matches(name, self.exclude)
+
+
+def scope_of(patterns: Mapping[str, Sequence[str]] | None) -> Scope:
+    """The scope that plain data describe, e.g. `{"exclude": ["embed.*"]}`; None merges all.
+
+    Raises:
+        ConfigError: listing everything that is wrong with them.
+    """
+    try:
+        return Scope.model_validate(patterns or {})
+    except ValidationError as error:
+        raise explain(error, Scope, where="scope") from error
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:

@@ -21,7 +21,6 @@ from fusionbench_core import (
     open_checkpoint,
     write_safetensors,
 )
-from fusionbench_core.pools import Scope
 
 
 def merged(method, seeds=(1, 2, 3), dtype=torch.float32, **options):
@@ -279,9 +278,23 @@ def test_scope_and_heads_leave_tensors_alone():
     assert result["trunk"].item() == 2.5
     assert torch.equal(result["head"], torch.zeros(7))
     pair = {"a": state(1), "b": state(2)}
-    scoped = fuse(Mean(), pair, base=state(9), scope=Scope(exclude=("big",)))
+    scoped = fuse(Mean(), pair, base=state(9), scope={"exclude": ["big"]})
     assert torch.equal(scoped["big"], state(9)["big"])
     assert not torch.equal(scoped["vector"], state(9)["vector"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"scope": {"exlude": ["big"]}}, "did you mean 'exclude'"),
+        ({"scope": ["big"]}, "scope"),
+        ({"engine": {"thread": 1}}, "did you mean 'threads'"),
+    ],
+)
+def test_sections_that_are_wrong_are_refused_in_words(arguments, said):
+    with pytest.raises(ConfigError) as caught:
+        fuse(Mean(), {"a": state(1), "b": state(2)}, **arguments)
+    assert said in str(caught.value)
 
 
 def test_tied_tensors_are_merged_once_and_stay_tied():

@@ -14,7 +14,6 @@ from fusionbench_core.engine.memory import merge_in_memory
 from fusionbench_core.errors import FusionError
 from fusionbench_core.methods import TensorMethod
 from fusionbench_core.pools import ModelPool
-from fusionbench_core.pools.scope import Scope
 from fusionbench_core.registry import default_registry
 from fusionbench_core.statistics.collect import collect_statistics
 from fusionbench_core.tasks import Task
@@ -254,9 +253,9 @@ def no_bare_errors(subject: MethodSubject) -> None:
                     reproduce=reproduce,
                 ) from error
     case = subject.case("mlp")
-    nothing = Scope(include=("no such tensor",))
+    nothing = {"include": ["no such tensor"]}
     _refused(lambda: fuse_case(subject, case, scope=nothing), "a scope without any tensor", may_pass=True)
-    vector = Scope(include=("norm.bias",))
+    vector = {"include": ["norm.bias"]}
     _refused(lambda: fuse_case(subject, case, scope=vector), "a scope of one small tensor", may_pass=True)
 
 

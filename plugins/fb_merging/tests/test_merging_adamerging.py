@@ -27,7 +27,6 @@ from fusionbench_core import (
     fuse,
     mean_entropy,
 )
-from fusionbench_core.pools.scope import Scope
 from fusionbench_core.tasks.pool import TaskPool, TaskPoolConfig
 
 RECORD = TaskRecord(
@@ -263,13 +262,13 @@ def test_heads_are_shared_objects_and_get_their_flags_back(models, tasks):
 
 
 def test_only_what_is_in_scope_is_merged(models, tasks):
-    job = job_of(models, tasks, scope=Scope(include=("mix.*", "norm.*")), heads=("norm.*",))
+    job = job_of(models, tasks, scope={"include": ["mix.*", "norm.*"]}, heads=("norm.*",))
     fused = AdaMerging(steps=1).fuse(job)
     assert fused.state is not None
     assert set(fused.state) == {"mix.weight", "mix.bias"}
     assert fused.details["coefficients"]["rows"] == ["mix.weight", "mix.bias"]
     with pytest.raises(MethodError, match="scope"):
-        AdaMerging().fuse(job_of(models, tasks, scope=Scope(include=("nothing",))))
+        AdaMerging().fuse(job_of(models, tasks, scope={"include": ["nothing"]}))
 
 
 def test_parameters_that_no_model_changed_have_no_coefficients(models, tasks):

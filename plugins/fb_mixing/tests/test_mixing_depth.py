@@ -11,7 +11,6 @@ from fb_mixing.depth.depth_upscaling import DepthUpscaling
 from torch import nn
 
 from fusionbench_core import ConfigError, UnsupportedArchitecture, fuse, load
-from fusionbench_core.pools.scope import Scope
 
 
 class Stack(nn.Module):
@@ -101,7 +100,7 @@ def test_a_deeper_model_generates_with_its_cache(tiny):
 
 def test_a_decoder_alone_is_deepened_where_the_scope_says_so(tiny):
     model = tiny("t5")
-    deeper = fuse("depth_upscaling", {"a": model}, scope=Scope(include=("decoder.*",)))
+    deeper = fuse("depth_upscaling", {"a": model}, scope={"include": ["decoder.*"]})
     assert (len(deeper.encoder.block), len(deeper.decoder.block)) == (4, 6)
 
 
