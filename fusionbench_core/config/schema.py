@@ -35,7 +35,8 @@ class EngineConfig(Section):
         default=None, description="worker threads; null for one a core. The output does not depend on it"
     )
     memory_budget: str | None = Field(
-        default=None, description="most memory to allocate, e.g. 2GB; null for half of what is free"
+        default=None,
+        description="most memory that tensors being merged may take, e.g. 2GB; null for 3/4 of what is free",
     )
     dtype: str | None = Field(
         default=None,

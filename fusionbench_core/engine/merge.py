@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fusionbench_core.allocator import freed_matrices_given_back
 from fusionbench_core.checkpoints import Checkpoint
 from fusionbench_core.checkpoints.checksum import add_checksums, checksum
 from fusionbench_core.dtypes import accumulation_dtype, dtype_name
@@ -79,7 +81,7 @@ class StreamingMerge:
             MethodError: if the method fails, or gives another shape or NaN.
         """
         done = set(done)
-        with Workers(self._options.threads) as workers:
+        with self._allocation(), Workers(self._options.threads) as workers:
             survey = self._run_survey(self._method.survey(), workers, on_survey)
             pieces = (p for s in self._plan if s.name not in done for p in cut(s, self._plan.locality))
             total = 0
@@ -95,8 +97,11 @@ class StreamingMerge:
             NonFiniteInput: naming model and tensor.
             MethodError: if the survey fails.
         """
-        with Workers(self._options.threads) as workers:
+        with self._allocation(), Workers(self._options.threads) as workers:
             return self._run_survey(state, workers, on_survey)
+
+    def _allocation(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._plan.locality in ("element", "row") else freed_matrices_given_back()
 
     def _run_survey(self, state: Any, workers: Workers, on_survey: Callable[[int, int], None]) -> Any:
         steps = [step for step in self._plan if step.action == "merge"]

@@ -228,6 +228,7 @@ def _peak(
     if budget is not None and (largest := needs[widest.name]) > budget:
         raise InsufficientResources(
             f"the memory budget of {budget / 1e6:,.0f} MB is too small",
+            config="engine.memory_budget, by default three quarters of the free memory",
             tensor=f"{widest.name} {widest.info}",
             why=f"{method.record.full_name} takes up to {largest / 1e6:,.0f} MB to merge it",
             fix=f"set engine.memory_budget to {-(-largest // 10**6)}MB or more, or fuse element by element",

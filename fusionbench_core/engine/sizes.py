@@ -18,6 +18,7 @@ _UNITS = {
     "gi": 2**30,
     "ti": 2**40,
 }
+_MEMINFO, _CONTAINER = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 _SIZE = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*([kmgt]i?)?b?\s*\Z", re.IGNORECASE)
 
 
@@ -35,11 +36,26 @@ def parse_size(text: str | int, where: str) -> int:
 
 
 def available_memory() -> int | None:
-    """Bytes of memory the system could give now; None where it does not say."""
+    """Bytes of memory that the system, or the container, could give now; None where neither says."""
+    known = [free for free in (_free_of_system(), _free_of_container()) if free is not None]
+    return min(known, default=None)
+
+
+def _free_of_system() -> int | None:
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
+        for line in _MEMINFO.read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     except (OSError, ValueError, IndexError):
         return None
     return None
+
+
+def _free_of_container() -> int | None:
+    """What a control group leaves, cached files not counted, which the kernel drops when it needs to."""
+    try:
+        limit, used = (int((_CONTAINER / name).read_text()) for name in ("memory.max", "memory.current"))
+        stat = dict(line.split() for line in (_CONTAINER / "memory.stat").read_text().splitlines())
+        return max(0, limit - used + int(stat.get("inactive_file", 0)))
+    except (OSError, ValueError):
+        return None

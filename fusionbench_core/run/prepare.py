@@ -81,13 +81,13 @@ def check_data(method: Method, record: MethodRecord, pool: ModelPool, tasks: Tas
 
 
 def engine_options(config: EngineConfig) -> EngineOptions:
-    """Engine settings with sizes and dtypes parsed; half of the free memory unless a budget is given.
+    """Engine settings with sizes and dtypes parsed; the budget is 3/4 of the free memory unless given.
 
     Raises:
         ConfigError: if a size or a dtype is not one.
     """
     free = available_memory()
-    budget = free // 2 if free else None
+    budget = free * 3 // 4 if free else None
     if config.memory_budget is not None:
         budget = parse_size(config.memory_budget, "engine.memory_budget")
     return EngineOptions(
