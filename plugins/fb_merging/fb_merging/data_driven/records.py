@@ -63,7 +63,7 @@ MATS = MethodRecord(
         statistics=("gram", "gradient_gram"),
         # Conjugate gradients amplify the rounding of another order of samples.
         random=True,
-        laws=frozenset({Law.IDENTICAL, Law.SINGLE, Law.BASE_FIXED_POINT}),
+        laws=frozenset({Law.IDENTICAL, Law.SINGLE, Law.PERMUTATION, Law.BASE_FIXED_POINT}),
     ),
     paper=Paper(
         title="Merging by Matching Models in Task Parameter Subspaces",
@@ -108,7 +108,7 @@ REGMEAN_PLUSPLUS = MethodRecord(
         locality="model",
         tasks=("batches",),
         random=True,
-        laws=frozenset({Law.IDENTICAL, Law.SINGLE, Law.BASE_FIXED_POINT}),
+        laws=frozenset({Law.IDENTICAL, Law.SINGLE, Law.PERMUTATION, Law.BASE_FIXED_POINT}),
     ),
     paper=Paper(
         title="RegMean++: Enhancing Effectiveness and Generalization of Regression Mean for Model Merging",

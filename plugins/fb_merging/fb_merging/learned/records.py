@@ -133,7 +133,7 @@ DOGE_TA = MethodRecord(
         locality="tensor",
         scratch=(3, 24),
         surveys=2,
-        laws=frozenset({Law.BASE_FIXED_POINT}),
+        laws=frozenset({Law.PERMUTATION, Law.BASE_FIXED_POINT, Law.TRANSLATION}),
     ),
     paper=_DOGE,
 )
