@@ -28,9 +28,9 @@ NAMES: dict[str, dict[str, str]] = {
             regmean_plusplus safe_concrete_adamerging scaled sce simple_average
             singular_value_calibration slerp star subspace_boosting surgery symerge tall_mask task_arithmetic
             task_arithmetic_trust_region task_vector_merging ties_merging tsv_merging varied
-            weighted_average wudi_merging
+            wanda_pruning weighted_average wudi_merging
         """,
-        "statistic": "abs_gradient diag_fisher gradient_gram gram",
+        "statistic": "abs_gradient activations diag_fisher gradient_gram gram",
         "builder": "masked_tasks signed_tasks superposed_tasks surgery task_layers",
         "converter": "mergekit",
     },
@@ -40,7 +40,7 @@ NAMES: dict[str, dict[str, str]] = {
             mixtral_upcycling model_recombination moe_pruner pwe_moe rank_one_moe smile_upscaling
             weight_ensembling_moe
         """,
-        "builder": "pruned_experts smile sparse_mixtures stacked weight_ensembling",
+        "builder": "data_adaptive pruned_experts smile sparse_mixtures stacked weight_ensembling",
     },
     "ensemble": {
         "method": """

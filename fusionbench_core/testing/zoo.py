@@ -233,7 +233,6 @@ class ZooTask(ClassificationTask):
         generator = torch.Generator().manual_seed(
             1000 * self.seed + ("train", "validation", "test").index(split)
         )
-        count = min(self.samples, limit or self.samples)
         labels = torch.arange(self.samples) % CLASSES
         if self.tokens:
             noise = torch.randint(0, 3, (self.samples, LENGTH), generator=generator)
@@ -241,10 +240,10 @@ class ZooTask(ClassificationTask):
         else:
             noise = torch.randn(self.samples, WIDTH, generator=generator, dtype=torch.float32)
             inputs = {"x": noise + 2 * F.one_hot((labels + self.seed) % WIDTH, WIDTH)}
-        order = torch.arange(count)
+        order = torch.arange(self.samples)
         if seed is not None:
-            order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-        for rows in order.split(batch_size):
+            order = torch.randperm(self.samples, generator=torch.Generator().manual_seed(seed))
+        for rows in order[:limit].split(batch_size):
             taken = {name: tensor[rows] for name, tensor in inputs.items()}
             yield Batch(taken, labels[rows] if labelled else None, rows)
 

@@ -38,6 +38,27 @@ RANDOM_PRUNING = MethodRecord(
     ),
 )
 
+WANDA_PRUNING = MethodRecord(
+    name="wanda_pruning",
+    target="fb_merging.compression.wanda_pruning:WandaPruning",
+    summary="set the entries of linear layers to 0 that are small, or that small inputs meet",
+    tags=("compression", "sparse", "data"),
+    # Not SCALE: what goes into a layer is collected from the model, so it changes with the model.
+    capabilities=Capabilities(
+        max_models=1,
+        locality="tensor",
+        statistics=("activations",),
+        laws=frozenset({Law.PERMUTATION}),
+    ),
+    paper=Paper(
+        title="A Simple and Effective Pruning Approach for Large Language Models",
+        authors="Sun et al.",
+        year=2024,
+        venue="ICLR",
+        arxiv="2306.11695",
+    ),
+)
+
 MAGNITUDE_DIFF_PRUNING = MethodRecord(
     name="magnitude_diff_pruning",
     target="fb_merging.compression.magnitude_diff_pruning:MagnitudeDiffPruning",
@@ -108,6 +129,7 @@ LORA_EXTRACT = MethodRecord(
 ENTRIES: tuple[MethodRecord, ...] = (
     MAGNITUDE_PRUNING,
     RANDOM_PRUNING,
+    WANDA_PRUNING,
     MAGNITUDE_DIFF_PRUNING,
     BITDELTA,
     LOW_RANK,

@@ -124,6 +124,12 @@ GRAM = StatisticRecord(
     summary="mean of x xᵀ over the inputs x of every linear layer",
 )
 
+ACTIVATIONS = StatisticRecord(
+    name="activations",
+    target="fb_merging.data_driven.activations:Activations",
+    summary="mean square of every input feature of every linear layer",
+)
+
 DIAG_FISHER = StatisticRecord(
     name="diag_fisher",
     target="fb_merging.data_driven.diag_fisher:DiagFisher",
@@ -142,5 +148,5 @@ GRADIENT_GRAM = StatisticRecord(
     summary="mean of g gᵀ over the gradients g at the outputs of every linear layer",
 )
 
-STATISTICS = (GRAM, DIAG_FISHER, ABS_GRADIENT, GRADIENT_GRAM)
+STATISTICS = (GRAM, ACTIVATIONS, DIAG_FISHER, ABS_GRADIENT, GRADIENT_GRAM)
 ENTRIES = (REGMEAN, REGMEAN_PLUSPLUS, FISHER_MERGING, MATS, TRUST_REGION)

@@ -12,7 +12,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fb_merging.data_driven.gram import input_grams, linear_weights
+from fb_merging.data_driven.gram import outer
+from fb_merging.data_driven.inputs import input_means, linear_weights
 from fb_merging.data_driven.records import REGMEAN_PLUSPLUS
 from fb_merging.data_driven.regmean import solve_regression
 from fb_merging.operations.combine import mean
@@ -101,7 +102,7 @@ class RegMeanPlusPlus(ModelMethod):
                 if each in layer
             }
             run = partial(_run_until, model, layer.name, own)
-            found.append(input_grams(model.get_submodule("trunk"), layer.weights, batches, run) or {})
+            found.append(input_means(model.get_submodule("trunk"), layer.weights, batches, run, outer) or {})
         complete = [weight for weight in layer.weights if all(weight in each for each in found)]
         return {weight: [each[weight] for each in found] for weight in complete}
 

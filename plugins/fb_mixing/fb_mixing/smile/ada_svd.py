@@ -57,7 +57,7 @@ class AdaSvd(ModelMethod):
     @classmethod
     def example(cls, models: Sequence[str]) -> dict[str, Any]:
         """A narrow gate: the kit's models are narrow."""
-        return {"gate_k": 2, "samples": 16}
+        return {"gate_k": 2, "samples": 8}
 
     @torch.no_grad()
     def fuse(self, job: FusionJob) -> Fused:

@@ -36,7 +36,7 @@ ADA_SVD = MethodRecord(
         locality="model",
         tasks=("batches",),
         random=True,
-        laws=frozenset({Law.BASE_FIXED_POINT}),
+        laws=frozenset({Law.PERMUTATION, Law.BASE_FIXED_POINT}),
     ),
     paper=_SMILE,
 )
