@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fb_mixing.ensembling.data_adaptive import DataAdaptiveModel
 from fb_mixing.ensembling.layers import EnsembledLinear, WeightEnsembling
 from fb_mixing.ensembling.router import Router
 from fb_mixing.modules import dotted, keep_forward, put_module
@@ -17,6 +18,11 @@ from fusionbench_core import BuildContext
 def build_weight_ensembling(context: BuildContext) -> nn.Module:
     """The pool's architecture with routers and updates as :func:`upscale` puts them in, all weights zero."""
     return upscale(context.skeleton(), context.arguments)
+
+
+def build_data_adaptive(context: BuildContext) -> nn.Module:
+    """The pool's architecture as a :class:`DataAdaptiveModel` with these arguments, all weights arbitrary."""
+    return DataAdaptiveModel(context.skeleton(), **context.arguments).requires_grad_(False).eval()
 
 
 def upscale(module: nn.Module, arguments: Mapping[str, Any]) -> nn.Module:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -12,45 +12,38 @@ from torch import Tensor, nn
 
 from fb_mixing.ensembling.builder import upscale
 from fb_mixing.ensembling.layers import EnsembledLinear, WeightEnsembling
+from fb_mixing.ensembling.learned_router import (
+    LearnedRouterMethod,
+    entropy,
+    learn,
+    normal_rows,
+    router_parameters,
+)
 from fb_mixing.ensembling.router import Router
 from fb_mixing.modules import FEED_FORWARD, count, dotted, matching
 from fb_mixing.pooled import merge_into, task_tensor
 from fusionbench_core import (
-    Batch,
     Fused,
     FusionJob,
-    ModelMethod,
     ModelPool,
     TaskModels,
-    Training,
     UnsupportedArchitecture,
     curve,
     frozen,
-    mean_entropy,
 )
 
 
-class EnsemblingMethod(ModelMethod):
+class EnsemblingMethod(LearnedRouterMethod):
     """Learns routers that add up task vectors in some modules; everything else is task arithmetic.
 
     A method says what the updates of a layer are and what routers look at; all else is done here.
     """
 
-    router_layers: Literal[0, 1, 2] = Field(
-        default=2, description="layers of a router; without any, coefficients are the same for all samples"
-    )
-    init_coefficient: float = Field(default=0.3, description="what all coefficients start from")
     scaling_factor: float = Field(
         default=0.3, description="multiplies the sum of the task vectors of all that is no mixture"
     )
     modules: tuple[str, ...] = Field(
         default=FEED_FORWARD, min_length=1, description="shell patterns of the modules that become mixtures"
-    )
-    learning_rate: float = Field(default=1e-4, gt=0, description="learning rate of Adam")
-    steps: int = Field(default=100, ge=0, description="optimiser steps")
-    batch_size: int = Field(default=16, gt=0, description="samples a task and step, over all devices")
-    split: Literal["train", "validation", "test"] = Field(
-        default="validation", description="split that is adapted on; test only if the run is transductive"
     )
 
     @classmethod
@@ -83,7 +76,7 @@ class EnsemblingMethod(ModelMethod):
 
     def train(self, job: FusionJob, module: nn.Module, models: TaskModels) -> list[float]:
         """Learn the routers; gives the loss at each step. By default the entropy of the predictions."""
-        return learn(job, self, module, models, lambda variables, _: models.descend(variables, _entropy))
+        return learn(job, self, module, models, lambda variables, _: models.descend(variables, entropy))
 
     def fuse(self, job: FusionJob) -> Fused:
         module, arguments = self._upscaled(job)
@@ -156,11 +149,11 @@ class EnsemblingMethod(ModelMethod):
         if router.weight is not None:
             own = None if router.hidden_weight is not None else inputs
             rows, columns = router.weight.shape[0] // len(job.pool), router.weight.shape[1]
-            parts = [_normal(job, (name, model), rows, columns, own) for model in job.pool]
+            parts = [normal_rows(job, (name, model), rows, columns, own) for model in job.pool]
             router.weight.copy_(torch.cat(parts))
         if router.hidden_weight is not None:
             rows, columns = router.hidden_weight.shape
-            router.hidden_weight.copy_(_normal(job, (name, "hidden"), rows, columns, inputs))
+            router.hidden_weight.copy_(normal_rows(job, (name, "hidden"), rows, columns, inputs))
 
     def _fill(self, new: EnsembledLinear, layer: nn.Module, name: str, pool: ModelPool) -> None:
         new.weight.copy_(_weight(layer))
@@ -175,43 +168,6 @@ class EnsemblingMethod(ModelMethod):
         self.add_updates(new, updates, biases)
 
 
-Loss = Callable[[int, Tensor, Batch], Tensor]
-"""Position of the task, logits and their batch -> a scalar."""
-
-
-def learn(
-    job: FusionJob,
-    method: EnsemblingMethod,
-    module: nn.Module,
-    models: TaskModels,
-    gradients: Callable[[Mapping[str, Tensor], int], float],
-) -> list[float]:
-    """Train the routers of a module by Adam; gives the loss at each step.
-
-    `gradients(variables, step)` leaves the gradients in the variables, and gives the loss.
-    """
-    routers = dict(router_parameters(module))
-    variables = {}
-    for name, parameter in routers.items():
-        wide = torch.promote_types(parameter.dtype, torch.float32)
-        variables[name] = parameter.detach().to(wide, copy=True).requires_grad_()
-    training = Training(job, method, variables, models, learning_rate=method.learning_rate)
-    losses = training.run(lambda step: gradients(variables, step), method.steps, "loss")
-    with torch.no_grad():
-        for name, parameter in routers.items():
-            parameter.copy_(variables[name])
-    return losses
-
-
-def _entropy(task: int, logits: Tensor, batch: Batch) -> Tensor:
-    return mean_entropy(logits)
-
-
-def router_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """What is learned: names and parameters of the routers, shared ones once."""
-    return [(name, each) for name, each in module.named_parameters() if ".router." in f".{name}"]
-
-
 def linear_layers(module: nn.Module, name: str, pool: ModelPool) -> dict[str, nn.Module]:
     """Dotted names in a module of its linear layers in the pool's scope; "" for the module itself."""
     return {
@@ -220,16 +176,6 @@ def linear_layers(module: nn.Module, name: str, pool: ModelPool) -> dict[str, nn
         if (type(layer) is nn.Linear or _is_conv1d(layer))
         and pool.merges(dotted(dotted(name, inner) if inner else name, "weight"))
     }
-
-
-def _normal(
-    job: FusionJob, key: tuple[str, ...], rows: int, columns: int, inputs: Sequence[str] | None
-) -> Tensor:
-    """`(rows, columns)` numbers of standard deviation 0.01, keyed; column by column if these have names."""
-    if inputs is not None:
-        return torch.cat([_normal(job, (*key, each), rows, 1, None) for each in inputs], dim=1)
-    generator = job.generator("router", *key)
-    return 0.01 * torch.randn(rows, columns, generator=generator, dtype=torch.float32)
 
 
 def _linear_names(places: Mapping[str, Mapping[str, nn.Module]]) -> list[str]:

@@ -9,9 +9,9 @@ import torch
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 
-from fb_mixing.ensembling.ensembling_method import Loss, learn
 from fb_mixing.ensembling.exact_pareto import exact_pareto_weights
 from fb_mixing.ensembling.layers import set_preference
+from fb_mixing.ensembling.learned_router import Loss, learn
 from fb_mixing.ensembling.records import PWE_MOE
 from fb_mixing.ensembling.weight_ensembling_moe import WeightEnsemblingMoE
 from fusionbench_core import Batch, ConfigError, FusionJob, TaskModels, implements

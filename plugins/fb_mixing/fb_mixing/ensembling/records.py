@@ -74,11 +74,25 @@ PWE_MOE = MethodRecord(
     ),
 )
 
+DAWE = MethodRecord(
+    name="dawe",
+    target="fb_mixing.ensembling.dawe:DataAdaptiveWeightEnsembling",
+    summary="a router adds up the task vectors of the whole model anew for every sample",
+    tags=("moe", "task-vectors", "data", "learned"),
+    capabilities=_LEARNED,
+)
+
 WEIGHT_ENSEMBLING = BuilderRecord(
     name="weight_ensembling",
     target="fb_mixing.ensembling.builder:build_weight_ensembling",
     summary="a model in which routers add up task vectors",
 )
 
-ENTRIES = (WEIGHT_ENSEMBLING_MOE, EFFICIENT_WEIGHT_ENSEMBLING_MOE, RANK_ONE_MOE, PWE_MOE)
-BUILDERS = (WEIGHT_ENSEMBLING,)
+DATA_ADAPTIVE = BuilderRecord(
+    name="data_adaptive",
+    target="fb_mixing.ensembling.builder:build_data_adaptive",
+    summary="a model whose weights are put together for each sample",
+)
+
+ENTRIES = (WEIGHT_ENSEMBLING_MOE, EFFICIENT_WEIGHT_ENSEMBLING_MOE, RANK_ONE_MOE, PWE_MOE, DAWE)
+BUILDERS = (WEIGHT_ENSEMBLING, DATA_ADAPTIVE)
