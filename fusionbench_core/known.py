@@ -36,7 +36,7 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "mixing": {
         "method": """
-            ada_svd depth_upscaling efficient_weight_ensembling_moe expert_sparsity mixtral_merging
+            ada_svd dawe depth_upscaling efficient_weight_ensembling_moe expert_sparsity mixtral_merging
             mixtral_upcycling model_recombination moe_pruner pwe_moe rank_one_moe smile_upscaling
             weight_ensembling_moe
         """,
