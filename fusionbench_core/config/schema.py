@@ -38,6 +38,11 @@ class EngineConfig(Section):
         default=None,
         description="most memory that tensors being merged may take, e.g. 2GB; null for 3/4 of what is free",
     )
+    cache_size: str = Field(
+        default="5GB",
+        description="most disk for factorised matrices, kept so that a sweep over coefficients pays for them "
+        "once; 0 keeps none",
+    )
     dtype: str | None = Field(
         default=None,
         description="type of the output's floating-point tensors, e.g. bfloat16; null keeps the input's",

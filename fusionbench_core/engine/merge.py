@@ -14,6 +14,7 @@ from fusionbench_core.allocator import freed_matrices_given_back
 from fusionbench_core.checkpoints import Checkpoint
 from fusionbench_core.checkpoints.checksum import add_checksums, checksum
 from fusionbench_core.dtypes import accumulation_dtype, dtype_name
+from fusionbench_core.engine.cache import TensorCache
 from fusionbench_core.engine.integers import differs
 from fusionbench_core.engine.options import EngineOptions
 from fusionbench_core.engine.pieces import Piece, cut
@@ -62,6 +63,8 @@ class StreamingMerge:
         self._base = pool.base.checkpoint if pool.base else None
         self._first = pool.names[0]
         self._statistics = statistics or {}
+        whole = plan.locality not in ("element", "row")
+        self._cache = TensorCache.of_user(options.cache_size) if whole else None
         self._gate = MemoryGate(options.memory_budget)
         self._dtypes = {step.name: self._work_dtype(step.name) for step in plan if step.action == "merge"}
 
@@ -153,6 +156,7 @@ class StreamingMerge:
             statistics={key: [_find(one, name) for one in each] for key, each in self._statistics.items()},
             layer=step.layer,
             layers=step.layers,
+            cache=self._cache,
         )
 
     def _operand(self, model: str, checkpoint: Checkpoint, piece: Piece) -> Operand:

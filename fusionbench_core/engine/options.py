@@ -17,6 +17,7 @@ class EngineOptions:
     Attributes:
         threads: Worker threads; each computes with one intra-op thread.
         memory_budget: Bytes of anonymous memory that pieces in flight may take; None: no bound.
+        cache_size: Bytes on disk that tensors which are slow to compute may take, to be used again; 0: none.
         dtype: Floating dtype of the output; None keeps each tensor's.
         accumulate: Least dtype of the arithmetic.
         max_shard_size: Bytes of one output file at most.
@@ -27,6 +28,7 @@ class EngineOptions:
 
     threads: int = field(default_factory=available_cpus)
     memory_budget: int | None = None
+    cache_size: int = 0
     dtype: torch.dtype | None = None
     accumulate: torch.dtype = torch.float32
     max_shard_size: int = 5 * 10**9

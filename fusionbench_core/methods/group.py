@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,13 @@ from fusionbench_core.errors import MissingCapability
 from fusionbench_core.layers import Place, place_of
 from fusionbench_core.methods.operand import Operand
 from fusionbench_core.randomness import uniform_block
+
+if TYPE_CHECKING:
+    from fusionbench_core.engine.cache import TensorCache
+    from fusionbench_core.methods.method import Method
+
+_NOT_OURS = {"builtins", "abc", "typing", "pydantic"}
+"""Packages whose source says nothing about what a method computes."""
 
 
 class TensorGroup:
@@ -51,6 +58,7 @@ class TensorGroup:
         statistics: Mapping[str, Sequence[Tensor | None]] | None = None,
         layer: int | None = None,
         layers: int | None = None,
+        cache: TensorCache | None = None,
     ) -> None:
         self.name = name
         self.shape = shape
@@ -63,6 +71,7 @@ class TensorGroup:
         self.layers = layers
         self._base = base
         self._seed = seed
+        self._cache = cache
 
     @property
     def has_base(self) -> bool:
@@ -142,6 +151,7 @@ class TensorGroup:
             statistics={key: [each[index] for index in chosen] for key, each in self.statistics.items()},
             layer=self.layer,
             layers=self.layers,
+            cache=self._cache,
         )
 
     def part(self, share: int) -> TensorGroup:
@@ -170,6 +180,33 @@ class TensorGroup:
         """
         stop = self.start + math.prod(self.piece_shape)
         return uniform_block(self._seed, model, self.name, self.start, stop).view(self.piece_shape)
+
+    def cached(
+        self,
+        method: Method,
+        inputs: Sequence[Tensor],
+        compute: Callable[[], Tensor],
+        *,
+        apart_from: Sequence[str] = (),
+    ) -> Tensor:
+        """What `compute()` gives, or gave in an earlier run: the same bits, without the time.
+
+        For what takes long and is the same for many parameters, so that trying them pays for it once: the
+        factorisation that a coefficient is multiplied with afterwards.
+
+        Args:
+            method: Whose parameters decide, beside the inputs, what is computed.
+            inputs: What it is computed from; nothing else of the models may be looked at.
+            compute: Gives a tensor. It may call :meth:`uniform` if the method declares `random`.
+            apart_from: Names of the parameters that do not matter.
+        """
+        if self._cache is None:
+            return compute()
+        facts = {"method": method.record.target, **method.model_dump(mode="json", exclude=set(apart_from))}
+        if method.capabilities.random:
+            facts = {**facts, "drawn": [self._seed, self.name, self.start, list(self.names)]}
+        packages = {cls.__module__.partition(".")[0] for cls in type(method).__mro__} - _NOT_OURS
+        return self._cache.get(facts, packages, inputs, compute)
 
     @property
     def piece_shape(self) -> tuple[int, ...]:

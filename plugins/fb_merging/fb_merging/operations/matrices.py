@@ -42,6 +42,27 @@ class MatrixMethod(TensorMethod):
     def scratch(self, name: str, shape: tuple[int, ...], models: int) -> float:
         return matrix_scratch(super().scratch(name, shape, models), name, shape, models, self.exclude)
 
+    def add_update(
+        self, group: TensorGroup, combine: Callable[[list[Tensor]], Tensor], scaling_factor: float = 1.0
+    ) -> Tensor:
+        """The base plus the scaled update: `combine` of all task matrices, or the mean if it is no matrix.
+
+        `combine` gives any floating dtype, and looks at no parameter but those of this method, at
+        `scaling_factor` and `exclude` least of all: what it gave is used again for other values of these. It
+        is not called where no model differs from the base, frozen layers and embeddings say: such a tensor is
+        the base's.
+        """
+        base, deltas = group.base, group.deltas
+        if not any(bool(delta.any()) for delta in deltas):
+            return base
+        if is_matrix(group, self.exclude):
+            update = group.cached(
+                self, deltas, lambda: combine(deltas).to(base.dtype), apart_from=("scaling_factor", "exclude")
+            )
+        else:
+            update = mean(deltas)
+        return torch.add(base, update, alpha=scaling_factor)
+
 
 def matrix_scratch(
     declared: float, name: str, shape: tuple[int, ...], models: int, exclude: Sequence[str]
@@ -49,25 +70,6 @@ def matrix_scratch(
     """Copies that merging a tensor takes: as declared if it is factorised, else what a mean takes."""
     factorised = len(shape) == 2 and not named(name, exclude)
     return declared if factorised else 2 * models + 5
-
-
-def add_matrix_update(
-    group: TensorGroup,
-    combine: Callable[[list[Tensor]], Tensor],
-    *,
-    exclude: Sequence[str] = (),
-    scaling_factor: float = 1.0,
-) -> Tensor:
-    """The base plus the scaled update: `combine` of all task matrices, or the mean if it is no matrix.
-
-    `combine` gives any floating dtype. It is not called where no model differs from the base, frozen layers
-    and embeddings say: such a tensor is the base's.
-    """
-    deltas = group.deltas
-    if not any(bool(delta.any()) for delta in deltas):
-        return group.base
-    update = combine(deltas) if is_matrix(group, exclude) else mean(deltas)
-    return torch.add(group.base, update.to(group.base.dtype), alpha=scaling_factor)
 
 
 def wide_sum(matrices: Sequence[Tensor]) -> Tensor:

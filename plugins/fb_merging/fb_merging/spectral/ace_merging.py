@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fb_merging.operations.matrices import MatrixMethod, add_matrix_update
+from fb_merging.operations.matrices import MatrixMethod
 from fb_merging.operations.svd import svd
 from fb_merging.spectral.records import ACE_MERGING
 from fusionbench_core import TensorGroup, implements
@@ -53,9 +53,7 @@ class AceMerging(MatrixMethod):
     scaling_factor: float = Field(default=1.0, description="α: multiplies the merged task vector")
 
     def merge(self, group: TensorGroup) -> Tensor:
-        return add_matrix_update(
-            group, self._combine, exclude=self.exclude, scaling_factor=self.scaling_factor
-        )
+        return self.add_update(group, self._combine, scaling_factor=self.scaling_factor)
 
     def _combine(self, deltas: list[Tensor]) -> Tensor:
         wide = [delta.double() for delta in deltas if delta.any()]

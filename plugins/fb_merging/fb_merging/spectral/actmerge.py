@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fb_merging.operations.interference import least_interference
-from fb_merging.operations.matrices import MatrixMethod, add_matrix_update
+from fb_merging.operations.matrices import MatrixMethod
 from fb_merging.spectral.records import ACTMERGE
 from fusionbench_core import TensorGroup, implements
 
@@ -33,9 +33,8 @@ class ActMerge(MatrixMethod):
     scaling_factor: float = Field(default=1.0, description="α: multiplies the merged task vector")
 
     def merge(self, group: TensorGroup) -> Tensor:
-        return add_matrix_update(
+        return self.add_update(
             group,
             lambda deltas: least_interference(deltas, [1.0] * len(deltas)),
-            exclude=self.exclude,
             scaling_factor=self.scaling_factor,
         )

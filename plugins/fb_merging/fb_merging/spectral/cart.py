@@ -57,9 +57,14 @@ class Cart(MatrixMethod):
             return center
         # Less a hair, as 0.07 * 100 is more than 7.
         rank = math.ceil(self.rank_fraction * min(center.shape) - 1e-9)
-        total = torch.zeros_like(center, dtype=torch.float64)
-        for name, model in zip(group.names, group.models):
-            total += leading_triplets(
-                model.double() - center, rank, self, partial(group.uniform, name)
-            ).product()
-        return torch.add(center, total.to(center.dtype), alpha=self.scaling_factor)
+
+        def directions() -> Tensor:
+            total = torch.zeros_like(center, dtype=torch.float64)
+            for name, model in zip(group.names, group.models):
+                total += leading_triplets(
+                    model.double() - center, rank, self, partial(group.uniform, name)
+                ).product()
+            return total.to(center.dtype)
+
+        total = group.cached(self, group.models, directions, apart_from=("scaling_factor", "exclude"))
+        return torch.add(center, total, alpha=self.scaling_factor)

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fb_merging.operations.combine import add_all, mean
-from fb_merging.operations.matrices import MatrixMethod, add_matrix_update
+from fb_merging.operations.matrices import MatrixMethod
 from fb_merging.operations.svd import column_factors, svd
 from fb_merging.operations.ties import ties
 from fb_merging.spectral.iso_c import flatten_spectrum
@@ -63,9 +63,7 @@ class CoreSpace(MatrixMethod):
     scaling_factor: float = Field(default=1.0, description="α: multiplies the merged task vector")
 
     def merge(self, group: TensorGroup) -> Tensor:
-        return add_matrix_update(
-            group, self._combine, exclude=self.exclude, scaling_factor=self.scaling_factor
-        )
+        return self.add_update(group, self._combine, scaling_factor=self.scaling_factor)
 
     def _combine(self, deltas: list[Tensor]) -> Tensor:
         left = self._basis(deltas)

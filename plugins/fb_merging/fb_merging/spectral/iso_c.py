@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
-from fb_merging.operations.matrices import MatrixMethod, add_matrix_update, wide_sum
+from fb_merging.operations.matrices import MatrixMethod, wide_sum
 from fb_merging.operations.svd import svd
 from fb_merging.spectral.records import ISO_C
 from fusionbench_core import TensorGroup, implements
@@ -33,10 +33,9 @@ class IsoC(MatrixMethod):
     scaling_factor: float = Field(default=1.0, description="α: multiplies the merged task vector")
 
     def merge(self, group: TensorGroup) -> Tensor:
-        return add_matrix_update(
+        return self.add_update(
             group,
             lambda deltas: flatten_spectrum(wide_sum(deltas)),
-            exclude=self.exclude,
             scaling_factor=self.scaling_factor,
         )
 

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fb_merging.operations.matrices import MatrixMethod, add_matrix_update, wide_sum
+from fb_merging.operations.matrices import MatrixMethod, wide_sum
 from fb_merging.operations.svd import (
     Factorization,
     Factors,
@@ -62,9 +62,7 @@ class IsoCts(MatrixMethod):
         return sketching(self.record.capabilities, self)
 
     def merge(self, group: TensorGroup) -> Tensor:
-        return add_matrix_update(
-            group, partial(self._combine, group), exclude=self.exclude, scaling_factor=self.scaling_factor
-        )
+        return self.add_update(group, partial(self._combine, group), scaling_factor=self.scaling_factor)
 
     def _combine(self, group: TensorGroup, deltas: list[Tensor]) -> Tensor:
         each = task_dimensions(min(deltas[0].shape), len(deltas), self.common_space_fraction)

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from fb_merging.operations.matrices import MatrixMethod, add_matrix_update
+from fb_merging.operations.matrices import MatrixMethod
 from fb_merging.operations.svd import column_basis
 from fb_merging.operations.ties import ties
 from fb_merging.spectral.records import KNOTS
@@ -43,9 +43,7 @@ class Knots(MatrixMethod):
     scaling_factor: float = Field(default=1.0, description="λ: multiplies the merged task vector")
 
     def merge(self, group: TensorGroup) -> Tensor:
-        return add_matrix_update(
-            group, self._combine, exclude=self.exclude, scaling_factor=self.scaling_factor
-        )
+        return self.add_update(group, self._combine, scaling_factor=self.scaling_factor)
 
     def _combine(self, deltas: list[Tensor]) -> Tensor:
         basis = column_basis(deltas)

@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fb_merging.operations.combine import mean
-from fb_merging.operations.matrices import MatrixMethod, add_matrix_update
+from fb_merging.operations.matrices import MatrixMethod
 from fb_merging.operations.svd import svd
 from fb_merging.spectral.records import STAR
 from fusionbench_core import TensorGroup, implements
@@ -32,10 +32,9 @@ class Star(MatrixMethod):
     eta: float = Field(default=0.4, gt=0, le=1, description="η: fraction of the nuclear norm kept")
 
     def merge(self, group: TensorGroup) -> Tensor:
-        return add_matrix_update(
+        return self.add_update(
             group,
             lambda deltas: mean([truncate_and_rescale(delta, self.eta) for delta in deltas]),
-            exclude=self.exclude,
         )
 
 

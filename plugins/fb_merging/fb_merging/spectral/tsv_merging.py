@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fb_merging.operations.matrices import MatrixMethod, add_matrix_update
+from fb_merging.operations.matrices import MatrixMethod
 from fb_merging.operations.svd import (
     Factorization,
     Factors,
@@ -60,7 +60,7 @@ class TsvMerging(MatrixMethod):
                 for name, delta in zip(group.names, deltas)
             )
 
-        return add_matrix_update(group, combine, exclude=self.exclude, scaling_factor=self.scaling_factor)
+        return self.add_update(group, combine, scaling_factor=self.scaling_factor)
 
 
 def rank_of_each(matrix: Tensor, tasks: int) -> int:

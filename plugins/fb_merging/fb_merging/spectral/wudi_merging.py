@@ -13,7 +13,7 @@ from torch import Tensor
 from fb_merging.operations.adam import Adam
 from fb_merging.operations.combine import add_all
 from fb_merging.operations.interference import least_interference
-from fb_merging.operations.matrices import MatrixMethod, add_matrix_update
+from fb_merging.operations.matrices import MatrixMethod
 from fb_merging.spectral.records import LEAST_INTERFERENCE_SCRATCH, WUDI_MERGING
 from fusionbench_core import Capabilities, TensorGroup, implements
 
@@ -64,7 +64,7 @@ class WudiMerging(MatrixMethod):
         return {"iterations": 20}
 
     def merge(self, group: TensorGroup) -> Tensor:
-        return add_matrix_update(group, self._combine, exclude=self.exclude)
+        return self.add_update(group, self._combine)
 
     def _combine(self, deltas: list[Tensor]) -> Tensor:
         deltas = [delta for delta in deltas if delta.any()]
