@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from fusionbench_core.checkpoints.finite import surely_finite
+from fusionbench_core.methods.arithmetic import add, subtract, widen
 
 
 class Operand:
@@ -34,18 +34,17 @@ class Operand:
 
     def values(self) -> Tensor:
         """A copy to compute with, which is the caller's own."""
-        values = self._stored.to(self._dtype, copy=True)
-        return self._sound(values)
+        return self._sound(*widen(self._stored, self._dtype))
 
     def minus(self, base: Tensor, out: Tensor | None = None) -> Tensor:
         """The difference from `base`, a new tensor unless there is one to overwrite."""
         if out is None:
             out = torch.empty(self.shape, dtype=torch.promote_types(self._dtype, base.dtype))
-        return self._sound(out.copy_(self._operand).sub_(base))
+        return self._sound(out, subtract(self._stored, base.reshape(-1), out.view(-1)))
 
     def add_to(self, total: Tensor, weight: float, scratch: Tensor) -> None:
         """Add it `weight` times to `total`, in place; NaN and Inf are looked for by the caller."""
-        total.add_(scratch.copy_(self._operand), alpha=weight)
+        add(total.view(-1), self._stored, weight, scratch.view(-1))
 
     def check(self) -> None:
         """Raise NonFiniteInput if the piece holds NaN or Inf."""
@@ -60,12 +59,8 @@ class Operand:
     def _stored(self) -> Tensor:
         return self._read()
 
-    @cached_property
-    def _operand(self) -> Tensor:
-        return self._stored.view(self.shape)
-
-    def _sound(self, result: Tensor) -> Tensor:
+    def _sound(self, result: Tensor, finite: bool) -> Tensor:
         # NaN and Inf of an operand are in the result, which is looked at while it is in the cache.
-        if not surely_finite(result):
+        if not finite:
             self.check()
         return result.view(self.shape)

@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fb_merging.operations import native
+
 
 def add_all(tensors: Sequence[Tensor]) -> Tensor:
     """$\\sum_i x_i$, added in the order given."""
@@ -49,11 +51,17 @@ def mean_of_active(tensors: Sequence[Tensor], weights: Sequence[float] | None = 
     count, scratch = torch.zeros_like(tensors[0]), torch.empty_like(tensors[0])
     for tensor, weight in zip(tensors, each):
         count.add_(torch.sign(tensor, out=scratch).abs_(), alpha=weight)
-    return add_all(tensors).div_(_or_one(count, each))
+    return add_all(tensors).div_(count.clamp_(min=_below_all(each)))
 
 
 def elect_sign(deltas: Sequence[Tensor]) -> Tensor:
     """Sign of the sum of all updates, entry by entry: -1, 0 or 1."""
+    library = native.library_for(*deltas)
+    return native.elect_sign(library, deltas) if library else sign_of_sum(deltas)
+
+
+def sign_of_sum(deltas: Sequence[Tensor]) -> Tensor:
+    """What :func:`elect_sign` gives, by torch."""
     return add_all(deltas).sign_()
 
 
@@ -72,11 +80,21 @@ def disjoint_mean(deltas: Sequence[Tensor], sign: Tensor, weights: Sequence[floa
     (without sign) of those that agree.
     """
     each = [abs(weight) for weight in weights or [1.0] * len(deltas)]
+    library, smallest = native.library_for(sign, *deltas), _below_all(each)
+    if library:
+        return native.disjoint_mean(library, deltas, sign, each, smallest)
+    return mean_of_agreeing(deltas, sign, each, smallest)
+
+
+def mean_of_agreeing(
+    deltas: Sequence[Tensor], sign: Tensor, weights: Sequence[float], smallest: float
+) -> Tensor:
+    """What :func:`disjoint_mean` gives, by torch; divisors below `smallest` are sums of no weight."""
     total, count = torch.zeros_like(sign), torch.zeros_like(sign)
-    for agreeing, weight in zip(_agreeing(deltas, sign), each):
+    for agreeing, weight in zip(_agreeing(deltas, sign), weights):
         total += agreeing
         count.add_(agreeing.sign_(), alpha=weight)
-    return total.div_(_or_one(count, each)).mul_(sign)
+    return total.div_(count.clamp_(min=smallest)).mul_(sign)
 
 
 def disjoint_max(deltas: Sequence[Tensor], sign: Tensor, weights: Sequence[float] | None = None) -> Tensor:
@@ -101,11 +119,10 @@ DISJOINT: dict[str, DisjointMerge] = {
 """Name -> how updates of one sign are merged."""
 
 
-def _or_one(count: Tensor, weights: Sequence[float]) -> Tensor:
-    """Divisors of sums of some of the weights, none of which is negative; not 0 where none was added."""
-    # A bound is one vectorised pass; a mask takes twenty times as long. No sum is below the smallest weight.
-    smallest = min((weight for weight in weights if weight), default=1.0)
-    return count.clamp_(min=smallest / 2)
+def _below_all(weights: Sequence[float]) -> float:
+    """Above 0, and below each sum of some of the weights, none of which is negative."""
+    # A bound of the divisors is one vectorised pass; a mask takes twenty times as long.
+    return min((weight for weight in weights if weight), default=1.0) / 2
 
 
 def _agreeing(deltas: Sequence[Tensor], sign: Tensor) -> Iterator[Tensor]:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fb_merging.operations import native
 from fb_merging.operations.per_model import PerModel, values_of
 from fb_merging.operations.sparsify import count_kept
 from fusionbench_core import Survey, TensorGroup
@@ -68,7 +69,7 @@ class MagnitudeThreshold(Survey):
     def observe(self, group: TensorGroup) -> Sample | Tally:
         """The sample's magnitudes, or counts and candidates."""
         if self.ranges:
-            counted = [_Inside.of(magnitude_bits(d), r) for d, r in zip(group.deltas, self.ranges)]
+            counted = [_Inside.of(delta, limits) for delta, limits in zip(group.deltas, self.ranges)]
             return Tally(group.names, counted)
         digits = [magnitude_bits(delta) >> _LOW_BITS for delta in group.part(SHARE).deltas]
         # Neighbours are alike, so whole pieces go to one slot or another.
@@ -146,13 +147,12 @@ class _Inside:
     counts: NDArray[np.int64] | None = None
 
     @classmethod
-    def of(cls, bits: Bits, limits: tuple[int, int]) -> _Inside:
-        start, stop = limits
-        high = bits >= stop if stop < _END else np.zeros(len(bits), dtype=bool)
-        low = bits >= start
-        above = int(np.count_nonzero(high))
-        inside = bits[np.flatnonzero(np.logical_xor(low, high, out=low))]
-        return cls(start, stop, len(bits), above, [inside])
+    def of(cls, delta: Tensor, limits: tuple[int, int]) -> _Inside:
+        if library := native.library_for(delta):
+            inside, above = native.count_inside(library, delta, *limits)
+        else:
+            inside, above = bits_inside(magnitude_bits(delta), *limits)
+        return cls(*limits, delta.numel(), above, [inside])
 
     @property
     def shift(self) -> int:
@@ -256,6 +256,14 @@ def magnitude_bits(delta: Tensor) -> Bits:
     if flat.dtype != torch.float32:
         bits -= (narrow.abs() > flat.abs()).int().numpy()
     return bits
+
+
+def bits_inside(bits: Bits, start: int, stop: int) -> tuple[Bits, int]:
+    """Those from `start` to before `stop`, and how many lie beyond."""
+    high = bits >= stop if stop < _END else np.zeros(len(bits), dtype=bool)
+    low = bits >= start
+    above = int(np.count_nonzero(high))
+    return bits[np.flatnonzero(np.logical_xor(low, high, out=low))], above
 
 
 def _slot(group: TensorGroup) -> int:
