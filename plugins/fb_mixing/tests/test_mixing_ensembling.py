@@ -142,10 +142,50 @@ def test_a_sample_gets_the_same_whatever_else_is_in_the_batch():
     assert all(layer.coefficients is None for layer in ensembled(fused))
 
 
+@pytest.mark.parametrize("leading", [(), (4,), (4, 2)])
+@pytest.mark.parametrize("samples", [1, 2])
+def test_sparse_updates_compute_what_whole_ones_with_zeros_do(leading, samples):
+    sparse = filled(EnsembledLinear(5, 6, count=3, kept=4), 1)
+    whole = filled(EnsembledLinear(5, 6, count=3), 1)
+    places = torch.stack(
+        [torch.randperm(30, generator=torch.Generator().manual_seed(t))[:4] for t in range(3)]
+    )
+    sparse.positions.copy_(places)
+    for name in ("weight", "bias", "delta_bias"):
+        whole.get_parameter(name).data.copy_(sparse.get_parameter(name))
+    whole.delta.data.zero_().flatten(1).scatter_(1, places, sparse.values)
+    x, r = randn(2, *leading, 5, seed=2).requires_grad_(), randn(samples, 3, seed=3).requires_grad_()
+    found = []
+    for layer in (sparse, whole):
+        layer.coefficients = r
+        y = layer(x)
+        found.append((y, *torch.autograd.grad(y.square().sum(), (x, r))))
+    for one, other in zip(*found):
+        torch.testing.assert_close(one, other)
+
+
 def test_an_update_at_a_density_keeps_its_largest_entries():
     update = torch.tensor([[3.0, -5.0, 0.5], [1.0, 0.0, -2.0]])
-    assert torch.equal(largest(update, 0.34), torch.tensor([[3.0, -5.0, 0.0], [0.0, 0.0, 0.0]]))
-    assert torch.equal(largest(update, 1.0), update)
+    assert largest(update, 0.34).tolist() == [0, 1]
+    assert largest(update, 1.0).tolist() == list(range(6))
+    assert largest(torch.tensor([1.0, 2.0, -1.0, 1.0]), 0.5).tolist() == [0, 1]
+    assert largest(torch.zeros(0), 0.5).tolist() == []
+
+
+def test_sparse_updates_take_the_memory_of_their_entries(tmp_path, written):
+    pytest.importorskip("fb_nlp_tasks")
+    paths = written("llama", base=0, a=1, b=2)
+    base = paths.pop("base")
+    sizes = {}
+    for density in (0.1, 1.0):
+        method = EfficientWeightEnsemblingMoE(density=density, steps=0)
+        out = fuse(method, paths, base, output=tmp_path / str(density), tasks=tasks("a", "b"))
+        state = load(out).state_dict()
+        sizes[density] = sum(tensor.nbytes for tensor in state.values())
+        header = (out / "model.safetensors").stat().st_size - sizes[density]
+        assert 0 < header < 20_000
+    # 4 layers of three matrices of 16 x 24 = 384 entries, of which 38 have a value and a position.
+    assert sizes[1.0] - sizes[0.1] == 4 * 3 * 2 * (384 * 4 - 38 * (4 + 4))
 
 
 def test_the_efficient_mixture_has_one_router_and_pruned_updates(tmp_path, written, computed, inputs):
@@ -159,10 +199,17 @@ def test_the_efficient_mixture_has_one_router_and_pruned_updates(tmp_path, writt
         method, {name: load(path) for name, path in paths.items()}, load(base), tasks=tasks("a", "b")
     )
     assert torch.equal(computed(loaded, inputs("t5")), computed(in_memory, inputs("t5")))
+    first = next(ensembled(in_memory))
+    name = next(name for name, module in in_memory.named_modules() if module is first)
+    key = f"{name.replace('.module', '')}.weight"
+    update = load(paths["b"]).get_parameter(key).double() - load(base).get_parameter(key).double()
+    best = update.flatten().abs().argsort(descending=True)[: first.values.shape[1]].sort().values
+    assert torch.equal(first.positions[1].long(), best)
+    torch.testing.assert_close(first.values[1].double(), update.flatten()[best], rtol=1e-6, atol=1e-7)
     routers = {name for name, _ in in_memory.named_parameters() if ".router." in name}
     assert len(routers) == 4
     for layer in ensembled(in_memory):
-        assert [int((each != 0).sum()) for each in layer.delta] == [round(0.25 * layer.weight.numel())] * 2
+        assert layer.values.shape == layer.positions.shape == (2, round(0.25 * layer.weight.numel()))
 
 
 @pytest.mark.parametrize("kind", ["llama", "bert"])

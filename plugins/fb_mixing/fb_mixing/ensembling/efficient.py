@@ -27,8 +27,10 @@ class EfficientWeightEnsemblingMoE(WeightEnsemblingMoE):
 
     Notes:
         The density of 0.1 is the paper's 90 % sparsity. FusionBench can also tell the router which module
-        asks, by a sinusoidal code; that is not offered here. Pruned updates are stored with their zeros.
-        Memory: as `weight_ensembling_moe`.
+        asks, by a sinusoidal code; that is not offered here. Of
+        equal entries at the edge the first ones are kept.
+        Memory: the base and, of what became mixtures, `density` of T copies with their positions, in the
+        file as well; while it runs, one copy of a layer's weights a sample.
 
     Reference:
         Shen et al., Efficient and Effective Weight-Ensembling Mixture of Experts for Multi-Task Model
@@ -50,16 +52,38 @@ class EfficientWeightEnsemblingMoE(WeightEnsemblingMoE):
             )
         return {"": next(iter(shapes.values()))}
 
+    def kept_entries(self, weight: Tensor) -> int | None:
+        kept = count_kept(weight, self.density)
+        # A position takes four bytes.
+        return kept if kept * (weight.itemsize + 4) < weight.numel() * weight.itemsize else None
+
     def add_updates(
         self, layer: EnsembledLinear, updates: Sequence[Tensor], biases: Sequence[Tensor]
     ) -> None:
-        super().add_updates(layer, [largest(each, self.density) for each in updates], biases)
+        for number, update in enumerate(updates):
+            places = largest(update, self.density)
+            entries = update.flatten()[places]
+            if layer.positions is None:
+                layer.delta[number].view(-1)[places] = entries.to(layer.delta)
+            else:
+                layer.positions[number], layer.values[number] = places, entries
         for number, bias in enumerate(biases):
-            layer.delta_bias[number] = largest(bias, self.density)
+            places = largest(bias, self.density)
+            layer.delta_bias[number][places] = bias[places].to(layer.delta_bias)
+
+
+def count_kept(tensor: Tensor, density: float) -> int:
+    """How many entries of a tensor a fraction of them is: one at least, if there are any."""
+    return min(max(1, round(density * tensor.numel())), tensor.numel())
 
 
 def largest(update: Tensor, density: float) -> Tensor:
-    """`update` with all but the largest entries in magnitude set to zero; ties at the edge are all kept."""
-    kept = max(1, round(density * update.numel()))
-    edge = update.abs().flatten().kthvalue(update.numel() - kept + 1).values
-    return update.where(update.abs() >= edge, 0)
+    """Places in the flattened `update` of its largest entries in magnitude; of equal ones the first."""
+    magnitude, kept = update.abs().flatten(), count_kept(update, density)
+    if not kept:
+        return magnitude.long()
+    edge = magnitude.kthvalue(magnitude.numel() - kept + 1).values
+    above = magnitude > edge
+    level = magnitude == edge
+    taken = above | (level & (level.cumsum(0) <= kept - above.sum()))
+    return taken.nonzero()[:, 0]

@@ -61,6 +61,10 @@ class EnsemblingMethod(LearnedRouterMethod):
     ) -> None:
         """Fill a layer with updates made of the models' task vectors, `(out, in)` and `(out,)`."""
 
+    def kept_entries(self, weight: Tensor) -> int | None:
+        """How many entries are held of each update of this weight; None for all."""
+        return None
+
     def router_shapes(self, widths: Mapping[str, int], models: int) -> dict[str, dict[str, Any]]:
         """Name of a module -> arguments of its router; by default one each, as wide as the module's input."""
         coefficients = self.layer_shape(models)["count"]
@@ -117,11 +121,10 @@ class EnsemblingMethod(LearnedRouterMethod):
                 fix="name modules with linear layers in method.modules, or widen modelpool.scope",
             )
         merge_into(base, job.pool, self.scaling_factor, leave=_linear_names(places))
-        shape = self.layer_shape(len(job.pool))
         widths = {name: _weight(next(iter(layers.values()))).shape[1] for name, layers in places.items()}
         arguments = {
             "modules": {
-                name: {inner: {**_shape(layer), **shape} for inner, layer in layers.items()}
+                name: {inner: self._arguments(layer, len(job.pool)) for inner, layer in layers.items()}
                 for name, layers in places.items()
             },
             "routers": self.router_shapes(widths, len(job.pool)),
@@ -138,6 +141,11 @@ class EnsemblingMethod(LearnedRouterMethod):
                 assert isinstance(new, EnsembledLinear)
                 self._fill(new, layer, dotted(name, inner) if inner else name, job.pool)
         return module.to(job.fabric.device), arguments
+
+    def _arguments(self, layer: nn.Module, models: int) -> dict[str, Any]:
+        kept = self.kept_entries(layer.get_parameter("weight"))
+        sparse = {} if kept is None else {"kept": kept}
+        return {**_shape(layer), **self.layer_shape(models), **sparse}
 
     def _tasks(self, models: int) -> int | None:
         return None

@@ -17,16 +17,18 @@ class EnsembledLinear(nn.Module):
 
     $$y = (W_0 + \sum_t r_t \Delta_t)\, x + b_0 + \sum_t r_t \delta_t$$
 
-    The updates are whole matrices with their biases, or the rank-one matrices $u_j v_j^\top$ without. The
-    weights of a sample are put together where it has tokens enough; otherwise the outputs of the updates are
-    added up.
+    The updates are whole matrices with their biases, or a few entries of each, or the rank-one matrices
+    $u_j v_j^\top$ without biases. The weights of a sample are put together where it has tokens enough;
+    otherwise the outputs of the updates are added up.
 
     Attributes:
         coefficients: `(n, count)`, r of the samples that are coming; set by :class:`WeightEnsembling`.
         weight: `(out, in)`, $W_0$.
         bias: `(out,)`, $b_0$; None without bias.
-        delta: `(count, out, in)`; None where factored.
+        delta: `(count, out, in)`; None where factored or sparse.
         delta_bias: `(count, out)`; None where factored or without bias.
+        values: `(count, kept)`, entries of sparse updates; None otherwise.
+        positions: `(count, kept)` int32, where they are in a flattened matrix; None where there are none.
         up: `(out, count)`, $u$; None where whole.
         down: `(count, in)`, $v$; None where whole.
 
@@ -35,11 +37,13 @@ class EnsembledLinear(nn.Module):
         out_features: Size of the last dimension of the output.
         count: Number of updates.
         rank_one: Whether the updates are rank-one matrices.
+        kept: How many entries of each update are held; None for whole ones.
         bias: Whether there are biases.
         dtype: Type of the parameters.
     """
 
     coefficients: Tensor | None
+    positions: Tensor | None
 
     def __init__(
         self,
@@ -48,6 +52,7 @@ class EnsembledLinear(nn.Module):
         *,
         count: int,
         rank_one: bool = False,
+        kept: int | None = None,
         bias: bool = True,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -60,8 +65,11 @@ class EnsembledLinear(nn.Module):
 
         self.weight = parameter(out_features, in_features)
         self.bias = parameter(out_features, wanted=bias)
-        self.delta = parameter(count, out_features, in_features, wanted=not rank_one)
+        self.delta = parameter(count, out_features, in_features, wanted=not rank_one and kept is None)
         self.delta_bias = parameter(count, out_features, wanted=bias and not rank_one)
+        self.values = parameter(count, kept or 0, wanted=kept is not None)
+        places = None if kept is None else torch.zeros(count, kept, dtype=torch.int32)
+        self.register_buffer("positions", places)
         self.up = parameter(out_features, count, wanted=rank_one)
         self.down = parameter(count, in_features, wanted=rank_one)
 
@@ -73,6 +81,8 @@ class EnsembledLinear(nn.Module):
         tokens = x[:, None] if x.ndim == 2 else x.flatten(1, -2)
         if self.up is not None:
             y = self._rank_one(tokens, gates)
+        elif self.values is not None:
+            y = self._sparse(tokens, gates)
         elif len(gates) == 1 or _fewer_products(tokens.shape[1], gates.shape[1]):
             y = self._put_together(tokens, gates)
         else:
@@ -82,6 +92,17 @@ class EnsembledLinear(nn.Module):
     def _rank_one(self, tokens: Tensor, gates: Tensor) -> Tensor:
         scaled = gates[:, None] * F.linear(tokens, self.down)
         return F.linear(tokens, self.weight, self.bias) + F.linear(scaled, self.up)
+
+    def _sparse(self, tokens: Tensor, gates: Tensor) -> Tensor:
+        # One sample's weights at a time: nothing else here is as large.
+        assert self.positions is not None
+        places, rows = self.positions.flatten(), []
+        for sample, gate in zip(tokens, gates.expand(len(tokens), -1)):
+            entries = (gate[:, None] * self.values).flatten()
+            weight = self.weight.flatten().index_add(0, places, entries).view_as(self.weight)
+            bias = None if self.bias is None else self.bias + gate @ self.delta_bias
+            rows.append(F.linear(sample, weight, bias))
+        return torch.stack(rows) if rows else F.linear(tokens, self.weight, self.bias)
 
     def _put_together(self, tokens: Tensor, gates: Tensor) -> Tensor:
         weight = self.weight + torch.tensordot(gates, self.delta, 1)
@@ -96,7 +117,7 @@ class EnsembledLinear(nn.Module):
         return y
 
     def extra_repr(self) -> str:
-        kind = "rank-one" if self.up is not None else "whole"
+        kind = "rank-one" if self.up is not None else "whole" if self.values is None else "sparse"
         return f"in_features={self.shape[0]}, out_features={self.shape[1]}, updates={kind}"
 
 
