@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from fusionbench_core.methods import TaskConditioned as TaskConditioned
     from fusionbench_core.methods import TensorGroup as TensorGroup
     from fusionbench_core.methods import TensorMethod as TensorMethod
+    from fusionbench_core.native import NativeKernels as NativeKernels
     from fusionbench_core.places import cache_dir as cache_dir
     from fusionbench_core.pools import ModelPool as ModelPool
     from fusionbench_core.pools import ModelSource as ModelSource
@@ -151,6 +152,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "TensorGroup",
         "TensorMethod",
     ),
+    "fusionbench_core.native": ("NativeKernels",),
     "fusionbench_core.places": ("cache_dir",),
     "fusionbench_core.pools": ("ModelPool", "ModelSource", "PooledModel", "resolve_path"),
     "fusionbench_core.pools.source": ("load_into",),

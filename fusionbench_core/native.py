@@ -30,15 +30,13 @@ PAYS_FROM = 1 << 28
 FLAGS = ("-O3", "-std=c11", "-shared", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
 """No flag lets the compiler change what is computed: each function rounds as it is written."""
 
-POINTER, INTEGER, FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
-
 
 class NativeKernels:
     """The functions of one C file.
 
     Args:
         source: The C file, which lies in the package.
-        functions: Name -> types of its arguments, of `POINTER`, `INTEGER` and `FLOAT`; all give an `INTEGER`.
+        functions: Name -> types of its arguments, of ctypes; all give an `int64_t`.
         agrees: Whether the functions give the bits of the torch code they stand for; asked once a process.
     """
 
@@ -95,7 +93,7 @@ class NativeKernels:
             library = ctypes.CDLL(str(file))
             for name, types in self._functions.items():
                 function = getattr(library, name)
-                function.argtypes, function.restype = types, INTEGER
+                function.argtypes, function.restype = types, ctypes.c_int64
         except (OSError, AttributeError):
             return False
         if self._agrees(library):

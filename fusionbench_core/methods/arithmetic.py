@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fusionbench_core.checkpoints.finite import surely_finite
-from fusionbench_core.native import FLOAT, INTEGER, POINTER, NativeKernels
+from fusionbench_core.native import NativeKernels
 
 _NAMES = {torch.bfloat16: "bfloat16", torch.float32: "float"}
 
@@ -93,16 +93,17 @@ def _same(one: Tensor, other: Tensor) -> bool:
     return torch.equal(one.view(torch.int32), other.view(torch.int32))
 
 
+_POINTER, _INTEGER, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _TYPES: dict[str, tuple[type, ...]] = {
-    "widen": (POINTER, POINTER, INTEGER),
-    "subtract": (POINTER, POINTER, POINTER, INTEGER),
-    "add": (POINTER, POINTER, FLOAT, INTEGER),
+    "widen": (_POINTER, _POINTER, _INTEGER),
+    "subtract": (_POINTER, _POINTER, _POINTER, _INTEGER),
+    "add": (_POINTER, _POINTER, _FLOAT, _INTEGER),
 }
 _KERNELS = NativeKernels(
     Path(__file__).with_name("arithmetic.c"),
     {
         **{f"{does}_{name}": types for does, types in _TYPES.items() for name in _NAMES.values()},
-        "narrow_bfloat16": (POINTER, POINTER, INTEGER),
+        "narrow_bfloat16": (_POINTER, _POINTER, _INTEGER),
     },
     _agrees,
 )

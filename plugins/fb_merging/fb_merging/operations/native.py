@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fusionbench_core.native import FLOAT, INTEGER, POINTER, NativeKernels
+from fusionbench_core import NativeKernels
 
 
 def library_for(*tensors: Tensor) -> ctypes.CDLL | None:
@@ -91,13 +91,14 @@ def _same(one: Tensor, other: Tensor) -> bool:
     return torch.equal(one.view(torch.int32), other.view(torch.int32))
 
 
+_POINTER, _INTEGER, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _KERNELS = NativeKernels(
     Path(__file__).with_name("sparse.c"),
     {
-        "keep_largest": (POINTER, POINTER, FLOAT, INTEGER),
-        "count_inside": (POINTER, POINTER, POINTER, INTEGER, INTEGER, INTEGER),
-        "elect_sign": (POINTER, POINTER, INTEGER, INTEGER),
-        "disjoint_mean": (POINTER, POINTER, POINTER, POINTER, INTEGER, FLOAT, INTEGER),
+        "keep_largest": (_POINTER, _POINTER, _FLOAT, _INTEGER),
+        "count_inside": (_POINTER, _POINTER, _POINTER, _INTEGER, _INTEGER, _INTEGER),
+        "elect_sign": (_POINTER, _POINTER, _INTEGER, _INTEGER),
+        "disjoint_mean": (_POINTER, _POINTER, _POINTER, _POINTER, _INTEGER, _FLOAT, _INTEGER),
     },
     _agrees,
 )
