@@ -16,22 +16,25 @@ from fusionbench_core.registry import KINDS, Registry, default_registry
 from fusionbench_core.suggest import did_you_mean
 
 SHOWN = tuple(kind for kind in KINDS if kind != "config")
+NAMED = (*SHOWN, "config")
 
 
 @click.command(
     "show",
     epilog=examples(
         "fb show ties_merging",
+        "fb show method ties_merging",
         "fb show merging/ties_merging --json",
         "fb show fabric/cpu",
     ),
 )
-@click.argument("name", shell_complete=complete.names)
-@click.option("--kind", type=click.Choice([*SHOWN, "config"]), help="Look only among these.")
+@click.argument("words", metavar="[KIND] NAME", nargs=-1, required=True, shell_complete=complete.names)
+@click.option("--kind", type=click.Choice(NAMED), help="Look only among these.")
 @json_option
-def command(name: str, kind: str | None, as_json: bool) -> None:
+def command(words: tuple[str, ...], kind: str | None, as_json: bool) -> None:
     """Explain one method, source, task, statistic or preset: its formula, its parameters and what
     it needs."""
+    name, kind = _asked(words, kind)
     registry = default_registry()
     found = _found(registry, name, kind)
     preset = _preset(registry, name) if kind in (None, "config") else None
@@ -49,6 +52,24 @@ def command(name: str, kind: str | None, as_json: bool) -> None:
         if index:
             click.echo()
         _print(description)
+
+
+def _asked(words: tuple[str, ...], kind: str | None) -> tuple[str, str | None]:
+    """Name and kind of `NAME` or `KIND NAME`."""
+    *first, name = words
+    if not first:
+        return name, kind
+    if len(first) > 1 or kind is not None:
+        raise click.UsageError(f"one name at a time, and not {' '.join(words)!r}")
+    # `fb list` says "methods".
+    named = first[0] if first[0] in NAMED else first[0].removesuffix("s")
+    if named not in NAMED:
+        raise UnknownName(
+            f"{first[0]!r} is no kind of thing",
+            why="before the name there may be its kind, and nothing else",
+            fix=did_you_mean(first[0], NAMED) or f"choose from {', '.join(NAMED)}",
+        )
+    return name, named
 
 
 def _found(registry: Registry, name: str, kind: str | None) -> list[tuple[str, Record]]:

@@ -127,6 +127,26 @@ def test_show_explains_a_method(rich_site, fb):
         assert words in shown
 
 
+@pytest.mark.parametrize("kind", ["method", "methods"])
+def test_show_takes_the_kind_before_the_name(rich_site, fb, kind):
+    assert fb("show", kind, "learned").stdout == fb("show", "--kind=method", "learned").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["metod", "learned"], "did you mean 'method'"),
+        (["source", "learned"], "learned"),
+        (["method", "learned", "other"], "one name at a time"),
+        (["method", "learned", "--kind=method"], "one name at a time"),
+    ],
+)
+def test_show_refuses_words_that_are_no_kind_and_name(rich_site, fb, words, said):
+    done = fb("show", *words)
+    assert done.exit_code == 2
+    assert said in done.stderr
+
+
 def test_show_as_json_holds_the_parameters(rich_site, fb):
     shown = json.loads(fb("show", "alpha/learned", "--json").stdout)
     assert shown["parameters"][0] == {
