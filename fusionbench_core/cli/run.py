@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,9 @@ from fusionbench_core.cli.output import emit_json, facts, json_option
 from fusionbench_core.cli.stages import run_in_stages
 
 if TYPE_CHECKING:
+    from fusionbench_core.registry import Registry
     from fusionbench_core.report import Report
-    from fusionbench_core.run import RunDirectory
+    from fusionbench_core.run import Prepared, RunDirectory
 
 
 @click.command(
@@ -63,6 +65,7 @@ def command(
         return show_plan(overrides, config_path, config_name, as_json, mergekit)
     from fusionbench_core.registry import default_registry
     from fusionbench_core.run import RunDirectory, Runner, prepare
+    from fusionbench_core.run.processes import is_further
 
     if resume:
         if overrides or config_path or config_name or mergekit or output:
@@ -74,6 +77,8 @@ def command(
             return run_in_stages(values, registry, directory.path, as_json, quiet)
         config = validate_run(values, file)
         prepared = prepare(config, registry, file)
+        if is_further(config.fabric):
+            return None if directory.fused else _take_part(prepared, registry)
     else:
         words = [*overrides, f"output_dir={_quoted(output)}"] if output else overrides
         values, registry, file = compose_values(words, config_path, config_name, mergekit)
@@ -83,6 +88,8 @@ def command(
             return run_in_stages(values, registry, None, as_json, quiet)
         config = validate_run(values, file)
         prepared = prepare(config, registry, file)
+        if is_further(config.fabric):
+            return _take_part(prepared, registry)
         directory = RunDirectory.create(config, config.name or prepared.record.name)
     from fusionbench_core.cli.progress import make_console
 
@@ -97,6 +104,16 @@ def command(
     else:
         show_report(report, directory)
     return None
+
+
+def _take_part(prepared: Prepared, registry: Registry) -> None:
+    """Learn together with the first process, which alone writes, prints and knows how it ended."""
+    from fusionbench_core.errors import FusionError
+    from fusionbench_core.run.processes import take_part
+
+    # Not an exit status of its own: Fabric would kill the first process before it has said what happened.
+    with suppress(FusionError, KeyboardInterrupt):
+        take_part(prepared, registry)
 
 
 def show_report(report: Report, directory: RunDirectory) -> None:

@@ -17,6 +17,7 @@ from fusionbench_core.report import Report, read_report, write_comparison
 from fusionbench_core.run.console import Console
 from fusionbench_core.run.directory import RunDirectory
 from fusionbench_core.run.prepare import prepare
+from fusionbench_core.run.processes import refuse_several
 from fusionbench_core.run.runner import Runner
 
 
@@ -111,6 +112,7 @@ def _run(config: RunConfig, registry: Registry, directory: Path, console: Consol
         raise OutputError(
             f"{directory} holds another run", fix="choose another output directory, or remove it"
         )
+    refuse_several(config.fabric, "a comparison")
     config = config.model_copy(update={"output_dir": str(directory)})
     prepared = prepare(config, registry)
     if (directory / "config.yaml").exists():

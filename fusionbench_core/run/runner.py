@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 import warnings
@@ -91,6 +92,7 @@ class Runner:
             )
             if not self._fused and run.directory.planned() not in (None, run.plan.key):
                 self._warn("the models or settings have changed since this run stopped; it begins anew")
+                shutil.rmtree(run.directory.adaptation, ignore_errors=True)
             run.directory.write_plan(run.plan.summary())
         with self._timed("fuse"):
             self._fuse(run.plan)

@@ -18,6 +18,7 @@ from fusionbench_core.report import Report, read_report
 from fusionbench_core.run.console import Console
 from fusionbench_core.run.directory import CONFIG, RunDirectory
 from fusionbench_core.run.prepare import prepare
+from fusionbench_core.run.processes import refuse_several
 from fusionbench_core.run.runner import Runner
 from fusionbench_core.suggest import did_you_mean
 
@@ -144,6 +145,7 @@ def _run(
     if report.exists() and (found := read_report(report)).status == "complete":
         console.line("done already")
         return found
+    refuse_several(config.fabric, "a run of several stages")
     prepared = prepare(config, registry)
     if claimed or (directory / CONFIG).exists():
         place = RunDirectory.resume(directory)

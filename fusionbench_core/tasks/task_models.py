@@ -134,7 +134,8 @@ def pull_back(merged: Mapping[str, Tensor], leaves: Mapping[str, Tensor]) -> Non
     """Carry gradients of detached copies back to what the originals were computed from."""
     reached = [(merged[name], leaf.grad) for name, leaf in leaves.items() if leaf.grad is not None]
     reached = [(tensor, grad) for tensor, grad in reached if tensor.requires_grad]
-    torch.autograd.backward([tensor for tensor, _ in reached], [grad for _, grad in reached])
+    if reached:
+        torch.autograd.backward([tensor for tensor, _ in reached], [grad for _, grad in reached])
 
 
 def mean_entropy(logits: Tensor) -> Tensor:

@@ -116,25 +116,34 @@ class Training:
         write_safetensors(self._file, {name: tensor.cpu().contiguous() for name, tensor in state.items()})
 
     def _load(self) -> list[float]:
-        if self._file is None or not self._file.exists():
+        state = self._read()
+        if self._job.fabric.world_size > 1:
+            state = self._job.fabric.broadcast(state)
+        if state is None:
             return []
-        try:
-            state = SafetensorsCheckpoint([self._file])
-        except CorruptFile:
-            return []
-        losses = state.tensor("losses").tolist()
+        losses = state["losses"].tolist()
         for name, variable in self._variables.items():
-            variable.data.copy_(state.tensor(f"variables/{name}"))
+            variable.data.copy_(state[f"variables/{name}"])
             self._adam.state[variable] = {
                 "step": torch.tensor(float(len(losses))),
-                "exp_avg": state.tensor(f"mean/{name}").to(variable.device, copy=True),
-                "exp_avg_sq": state.tensor(f"square/{name}").to(variable.device, copy=True),
+                "exp_avg": state[f"mean/{name}"].to(variable.device, copy=True),
+                "exp_avg_sq": state[f"square/{name}"].to(variable.device, copy=True),
             }
         for name, tensor in self._kept.items():
-            tensor.copy_(state.tensor(f"kept/{name}"))
-        self._drawn = int(state.tensor("drawn"))
+            tensor.copy_(state[f"kept/{name}"])
+        self._drawn = int(state["drawn"])
         self._models.skip(self._drawn - self._models.drawn)
         return losses
+
+    def _read(self) -> dict[str, Tensor] | None:
+        """What the first process finds in the file."""
+        if self._file is None or not self._file.exists() or not self._job.fabric.is_global_zero:
+            return None
+        try:
+            state = SafetensorsCheckpoint([self._file])
+            return {name: state.tensor(name).clone() for name in state}
+        except CorruptFile:
+            return None
 
 
 def _file_of(job: FusionJob, method: Method, stage: str) -> Path | None:

@@ -3,63 +3,66 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import socket
-import subprocess
-import sys
 from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from fb_merging.learned.adamerging import AdaMerging
+from lightning.fabric import Fabric
 
 from fusionbench_core import AdaptationTask, FusionJob, ModelPool, PooledModel, TaskModels
 from fusionbench_core.testing.zoo import case
 
-CHILD = """
-import json, os, sys
-from lightning.fabric import Fabric
-from fb_merging.learned.adamerging import AdaMerging
-from fusionbench_core import AdaptationTask, FusionJob, ModelPool, PooledModel
-from fusionbench_core.testing.zoo import case
+SMALL = case("mlp", count=2)
 
-def make():
-    world = int(os.environ.get("WORLD_SIZE", 1))
-    strategy = "ddp" if world > 1 else "auto"
-    fabric = Fabric(accelerator="cpu", devices=world, strategy=strategy)
-    fabric.launch()
-    return fabric
 
-small = case("mlp", count=2)
-models = {name: PooledModel(name, content=model) for name, model in small.models.items()}
-tasks = {name: AdaptationTask(task) for name, task in small.tasks.items()}
-job = FusionJob(
-    pool=ModelPool(models, PooledModel("base", content=small.base)), tasks=tasks, make_fabric=make
-)
-# 48 samples a split in batches of 9: shares of 5 and 4, and a last batch of 3.
-details = AdaMerging(steps=8, batch_size=9, learning_rate=0.02).fuse(job).details
-if job.fabric.is_global_zero:
-    json.dump(details, open(sys.argv[1], "w"))
-"""
+def learn(world: int, directory: Path | None = None, **parameters: Any) -> dict[str, Any]:
+    """Learn in as many processes as there are; gives the details of this one."""
+
+    def launched() -> Fabric:
+        strategy = "ddp" if world > 1 else "auto"
+        fabric = Fabric(accelerator="cpu", devices=world, strategy=strategy)
+        fabric.launch()
+        return fabric
+
+    steps: list[int] = []
+    job = replace(
+        job_of(),
+        make_fabric=launched,
+        directory=directory,
+        on_progress=lambda done, total, message: steps.append(done),
+    )
+    # 48 samples a split in batches of 9: shares of 5 and 4, and a last batch of 3.
+    method = AdaMerging(batch_size=9, learning_rate=0.02, **parameters)
+    return {**method.fuse(job).details, "steps taken": steps}
+
+
+def job_of() -> FusionJob:
+    models = {name: PooledModel(name, content=model) for name, model in SMALL.models.items()}
+    tasks = {name: AdaptationTask(task) for name, task in SMALL.tasks.items()}
+    return FusionJob(pool=ModelPool(models, PooledModel("base", content=SMALL.base)), tasks=tasks)
 
 
 @pytest.mark.parametrize("size", [1, 5, 9])
 def test_the_mean_over_processes_of_weighted_losses_is_that_of_the_batch(size):
-    small = case("mlp", count=2)
-    models = {name: PooledModel(name, content=model) for name, model in small.models.items()}
-    pool = ModelPool(models, PooledModel("base", content=small.base))
     found = []
     for rank in range(2):
-        job = FusionJob(pool=pool, tasks={name: AdaptationTask(task) for name, task in small.tasks.items()})
+        job = job_of()
         job.__dict__["fabric"] = SimpleNamespace(
             device=torch.device("cpu"), global_rank=rank, world_size=2, autocast=nullcontext
         )
-        shared = TaskModels(job, "test", pool.module(), split="validation", batch_size=size)
+        shared = TaskModels(job, "test", job.pool.module(), split="validation", batch_size=size)
         for task, batch, weight in shared.draw():
             found.append((task, weight * float(batch.inputs["x"].mean()), len(batch)))
-    alone = FusionJob(pool=pool, tasks={name: AdaptationTask(task) for name, task in small.tasks.items()})
-    whole = TaskModels(alone, "test", pool.module(), split="validation", batch_size=size)
+    alone = job_of()
+    whole = TaskModels(alone, "test", alone.pool.module(), split="validation", batch_size=size)
     for task, batch, weight in whole.draw():
         assert weight == 1
         assert sum(count for of, _, count in found if of == task) == len(batch) == size
@@ -67,28 +70,58 @@ def test_the_mean_over_processes_of_weighted_losses_is_that_of_the_batch(size):
         assert mean == pytest.approx(float(batch.inputs["x"].mean()), rel=1e-5)
 
 
-# Importing everything in new processes takes long.
-@pytest.mark.slow
-def test_two_processes_learn_the_coefficients_of_one(tmp_path):
-    alone, together = tmp_path / "alone.json", tmp_path / "together.json"
+# Forked, because importing everything in new processes would take long.
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
+def test_two_processes_learn_the_coefficients_of_one_and_go_on_where_one_stopped(tmp_path):
+    alone = learn(1, steps=8)
+
+    def stop(done: int, total: int, message: str) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    method = AdaMerging(batch_size=9, learning_rate=0.02, steps=8)
+    with pytest.raises(KeyboardInterrupt):
+        method.fuse(replace(job_of(), directory=tmp_path, on_progress=stop))
+    # The second process has no directory, and hears from the first where to go on.
+    for directory, first in ((None, 1), (tmp_path, 4)):
+        together = in_two_processes(directory, steps=8)
+        # Sums are added in another order, and Adam divides by the gradients' sizes.
+        for details in together:
+            assert details["steps taken"] == list(range(first, 9))
+            assert flat(details) == pytest.approx(flat(alone), abs=1e-4)
+            losses = details["losses"]["series"]["entropy"]
+            assert losses == pytest.approx(alone["losses"]["series"]["entropy"], rel=1e-4)
+    assert max(flat(alone)) - min(flat(alone)) > 0.01
+
+
+def flat(details: dict[str, Any]) -> list[float]:
+    return [value for row in details["coefficients"]["values"] for value in row]
+
+
+def in_two_processes(directory: Path | None = None, **parameters: Any) -> list[dict[str, Any]]:
+    """The details of both."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    children = [_start(alone)]
-    children += [_start(together, LOCAL_RANK=str(rank), RANK=str(rank), **shared) for rank in range(2)]
-    for child in children:
-        _, errors = child.communicate(timeout=120)
-        assert child.returncode == 0, errors
-    one, two = (json.loads(path.read_text()) for path in (alone, together))
-    # Sums are added in another order, and Adam divides by the gradients' sizes.
-    flat = [[value for row in each["coefficients"]["values"] for value in row] for each in (one, two)]
-    assert flat[1] == pytest.approx(flat[0], abs=1e-4)
-    assert two["losses"]["series"]["entropy"] == pytest.approx(one["losses"]["series"]["entropy"], rel=1e-4)
-    assert max(flat[0]) - min(flat[0]) > 0.01
+    context = multiprocessing.get_context("fork")
+    results = context.SimpleQueue()
 
+    def work(rank: int) -> None:
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+        os.environ |= {"NODE_RANK": "0", "LOCAL_RANK": str(rank)}
+        torch.set_num_threads(1)
+        found = learn(2, None if rank else directory, **parameters)
+        results.put(json.dumps(found))
 
-def _start(result: Any, **more: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **more}
-    command = [sys.executable, "-c", CHILD, str(result)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    processes = [context.Process(target=work, args=(rank,), daemon=True) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=60)
+    try:
+        assert [process.exitcode for process in processes] == [0, 0]
+        return [json.loads(results.get()) for _ in processes]
+    finally:
+        for process in processes:
+            process.kill()

@@ -132,7 +132,9 @@ class _Operation:
             learning_rate=self._method.learning_rate,
             stage="surgery",
         )
-        return training.run(lambda step: self._descend(), self._method.steps, "distance")
+        return training.run(
+            lambda step: self._models.descend_on({}, self._distance), self._method.steps, "distance"
+        )
 
     def model(self, trunk: nn.Module) -> SurgeryModel:
         """The trunk with the corrections as they are."""
@@ -148,21 +150,17 @@ class _Operation:
     def _of(self, task: str, name: str) -> tuple[Tensor, Tensor]:
         return self._matrices[f"{task}/{name}/down"], self._matrices[f"{task}/{name}/up"]
 
-    def _descend(self) -> float:
-        models, total = self._models, 0.0
-        for task, batch, weight in models.draw():
-            with torch.no_grad():
-                own = self._own(task)
-                wanted = self._represent(task, own, batch)
-                given = self._represent(task, self.merged, batch)
-            distance = torch.zeros((), dtype=torch.float32, device=models.fabric.device)
-            for name in self._widths:
-                z = corrected(given[name].float(), *self._of(models.tasks[task].name, name))
-                distance = distance + (z - wanted[name].float()).abs().mean()
-            value = distance * weight / len(self._widths)
-            models.fabric.backward(value)
-            total += float(value.detach())
-        return total / len(models.models)
+    def _distance(self, task: int, parameters: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """Mean distance of the corrected representations from those of the task's own model."""
+        with torch.no_grad():
+            wanted = self._represent(task, self._own(task), batch)
+            given = self._represent(task, self.merged, batch)
+        name_of = self._models.tasks[task].name
+        distances = [
+            (corrected(given[name].float(), *self._of(name_of, name)) - wanted[name].float()).abs().mean()
+            for name in self._widths
+        ]
+        return torch.stack(distances).mean()
 
     def _own(self, task: int) -> dict[str, Tensor]:
         """The parameters of the task's own model."""
