@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,9 @@ from fusionbench_core.methods.method import Method, TensorMethod
 from fusionbench_core.pools.pool import ModelPool, PooledModel
 from fusionbench_core.pools.reference import resolve_path
 from fusionbench_core.records import MethodRecord
+
+_HEARTBEAT = 1.0
+"""Seconds between two words about how far the finishing of the files is."""
 
 
 class ArtefactWriter:
@@ -96,8 +99,13 @@ class ArtefactWriter:
         statistics: Statistics | None = None,
         on_step: Callable[[PlanStep], None] = lambda step: None,
         on_survey: Callable[[int, int], None] = lambda done, total: None,
+        on_finish: Callable[[int, int], None] = lambda done, total: None,
     ) -> Manifest:
-        """Stream a merge to disk, going on after the last tensor an interrupted one has written."""
+        """Stream a merge to disk, going on after the last tensor an interrupted one has written.
+
+        `on_finish` is told every second how many tensors are hashed and files flushed, after the last one is
+        merged.
+        """
         self._check_space(plan.write_bytes)
         layout = [(step.name, step.info) for step in plan]
         writer = SafetensorsWriter(
@@ -128,7 +136,7 @@ class ArtefactWriter:
                 seed=self._seed,
                 statistics=statistics,
             ).run(written, on_survey, done=done)
-            hashes = _flush_and_hash(writer, [name for name, _ in layout], self._options.threads)
+            hashes = _flush_and_hash(writer, [name for name, _ in layout], self._options.threads, on_finish)
         finally:
             writer.close()
             journal.close()
@@ -276,18 +284,27 @@ def _inside(asset: Path) -> Path:
     return asset
 
 
-def _flush_and_hash(writer: SafetensorsWriter, names: Sequence[str], threads: int) -> dict[str, bytes]:
+def _flush_and_hash(
+    writer: SafetensorsWriter, names: Sequence[str], threads: int, on_finish: Callable[[int, int], None]
+) -> dict[str, bytes]:
     """Finish the files; SHA-256 of each tensor, computed while the disk is busy with them."""
-    pool = ThreadPoolExecutor(threads + 1, "finish")
+    # One file is flushed at a time, beside the hashing: the disk does not get faster by being asked twice.
+    disk, pool = ThreadPoolExecutor(1, "flush"), ThreadPoolExecutor(threads, "hash")
     try:
-        flushed = pool.submit(writer.flush)
-        hashes = dict(zip(names, pool.map(lambda name: hash_tensor(writer.read(name)), names)))
-        flushed.result()
+        flushed = [disk.submit(writer.flush, file) for file in writer.files]
+        hashed = {name: pool.submit(lambda name=name: hash_tensor(writer.read(name))) for name in names}
+        waiting, total = {*hashed.values(), *flushed}, len(hashed) + len(flushed)
+        while waiting:
+            done, waiting = wait(waiting, timeout=_HEARTBEAT, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+            on_finish(total - len(waiting), total)
     finally:
         # After Ctrl-C, or on a full disk, nobody waits for the hashes of all other tensors.
         pool.shutdown(cancel_futures=True)
+        disk.shutdown(cancel_futures=True)
     writer.finish()
-    return hashes
+    return {name: future.result() for name, future in hashed.items()}
 
 
 def _intact(writer: SafetensorsWriter, name: str, noted: int) -> bool:

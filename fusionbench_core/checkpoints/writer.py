@@ -100,15 +100,16 @@ class SafetensorsWriter:
         flat = torch.frombuffer(mapped, dtype=place.info.dtype, count=place.info.numel, offset=skip)
         return flat.view(place.info.shape)
 
-    def flush(self) -> None:
-        """Wait until everything is on the disk.
+    def flush(self, file: Path | None = None) -> None:
+        """Wait until a file, or everything, is on the disk.
 
         Raises:
             OutputError: if the disk reports an error.
         """
         for descriptor, path in zip(self._descriptors, self.files):
             try:
-                os.fsync(descriptor)
+                if file in (None, path):
+                    os.fsync(descriptor)
             except OSError as error:
                 raise output_error(error, path) from error
 

@@ -70,12 +70,23 @@ def fuse_to_disk(
         console.progress(seen, total, step.name)
         on_step(step)
 
+    slow = False
+
+    def finished(done: int, count: int) -> None:
+        nonlocal slow
+        if not slow and done < count:
+            slow = True
+            console.stage("finish", "hashes of all tensors, and everything onto the disk")
+        if slow:
+            console.progress(done, count)
+
     manifest = writer.merge(
         plan,
         method,
         statistics=statistics,
         on_step=written,
         on_survey=lambda done, count: console.progress(done, count, "survey"),
+        on_finish=finished,
     )
     return manifest, {}
 
