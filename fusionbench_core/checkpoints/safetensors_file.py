@@ -6,6 +6,8 @@ import hashlib
 import json
 import mmap
 import os
+import time
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,9 @@ from fusionbench_core.errors import CorruptFile, InputError, NotFound
 
 MAX_HEADER = 100 * 2**20
 """Largest header accepted, in bytes: the cap of the safetensors format itself."""
+
+_PERIOD = 0.005
+"""Seconds after which an open file is looked after again."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,9 @@ class SafetensorsCheckpoint(Checkpoint):
     tensor cannot change the file. Names dropped when the file was written because they were tied are
     read back from the metadata, as `safetensors.torch.save_model` records them.
 
+    A file that is written to while it is read raises `InputError`: to touch what was cut off would end the
+    process. One that is replaced or removed is read on as it was.
+
     Args:
         files: The files; names must not repeat among them.
         location: What to call it in messages.
@@ -155,7 +163,7 @@ class SafetensorsCheckpoint(Checkpoint):
             if kept in self._where and alias not in self._where
         }
         self._keys = (*self._where, *self._aliases)
-        self._maps = [_map(path) for path in files]
+        self._open = [_OpenFile(path, header.size) for path, header in zip(files, self._headers)]
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -178,7 +186,8 @@ class SafetensorsCheckpoint(Checkpoint):
         if stop <= start:
             return torch.empty(0, dtype=entry.info.dtype)
         offset = entry.start + start * entry.info.dtype.itemsize
-        return torch.frombuffer(self._maps[number], dtype=entry.info.dtype, count=stop - start, offset=offset)
+        mapped = self._open[number].unchanged()
+        return torch.frombuffer(mapped, dtype=entry.info.dtype, count=stop - start, offset=offset)
 
     @property
     def aliases(self) -> Mapping[str, str]:
@@ -194,6 +203,39 @@ class SafetensorsCheckpoint(Checkpoint):
         return digest.hexdigest()
 
 
-def _map(path: Path) -> mmap.mmap:
-    with open(path, "rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+class _OpenFile:
+    """A mapped file that is looked after: whether anybody has written to it since it was opened."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path = path
+        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        weakref.finalize(self, os.close, self._descriptor)
+        self._known = self._now()
+        if self._known[0] != size:
+            raise self._changed()
+        self._map = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_COPY)
+        self._due = time.monotonic() + _PERIOD
+
+    def unchanged(self) -> mmap.mmap:
+        """The mapping, looked after again if it is time to: asking the system takes longer than some reads.
+
+        Raises:
+            InputError: if the file has changed.
+        """
+        if (now := time.monotonic()) >= self._due:
+            self._due = now + _PERIOD
+            if self._now() != self._known:
+                raise self._changed()
+        return self._map
+
+    def _now(self) -> tuple[int, int]:
+        stat = os.fstat(self._descriptor)
+        return stat.st_size, stat.st_mtime_ns
+
+    def _changed(self) -> InputError:
+        return InputError(
+            "this file changed while it was being read",
+            file=self._path,
+            why="what was read of it so far and what would be read now are not of one model",
+            fix="wait until whoever writes it has finished, then run again",
+        )
