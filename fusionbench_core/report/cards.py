@@ -109,7 +109,8 @@ def plain_details(report: Report, drawn: set[str]) -> Facts:
 
 
 def value_text(value: Any) -> str:
-    """A JSON value for people: strings bare, long values cut."""
+    """A JSON value for people: strings bare, six digits of a number, long values cut."""
+    value = float(f"{value:.6g}") if isinstance(value, float) else value
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 400 else text[:399] + "…"
 

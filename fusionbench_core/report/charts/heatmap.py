@@ -71,7 +71,12 @@ def _cell(root, x, y, wide, tall, value, fill, tip) -> None:
         )
         number.set("fill", ink)
         number.set("pointer-events", "none")
-        number.text = f"{value:.2f}" if abs(value) < 10 else f"{value:.3g}"
+        number.text = _short(value)
+
+
+def _short(value: float) -> str:
+    text = f"{value:.2f}" if abs(value) < 10 else f"{value:.3g}"
+    return "0.00" if text == "-0.00" else text
 
 
 def _column_name(root, x: float, y: float, name: str, flat: bool, room: float) -> None:

@@ -83,6 +83,23 @@ def test_quantiles_of_magnitudes_are_right_to_one_in_128():
         assert all(low <= value <= low * (1 + 1 / 128) for low, value in zip(found[name], wanted))
 
 
+def test_sizes_are_fractions_of_the_entries_in_each_tenth_of_a_decade():
+    base = {"w": torch.zeros(8)}
+    models = {
+        "a": PooledModel("a", content={"w": torch.tensor([1.5e-3, -1.5e-3, 1.5e-3, 0.02, 0, 0, 0, 0])}),
+        "b": PooledModel("b", content=base),
+    }
+    sizes = describe(run_survey(TaskVectorSums(), ModelPool(models, PooledModel("_base_", content=base))))[
+        "sizes"
+    ]
+    # log10 of 1.5e-3 is -2.82, that of 0.02 is -1.70 and rounds down to one just below.
+    assert sizes["log10"][0] == -2.85
+    assert sizes["a"][0] == 3 / 8
+    assert sum(sizes["a"]) == 4 / 8
+    assert sizes["a"][-1] == 1 / 8
+    assert set(sizes["b"]) == {0.0}
+
+
 def test_the_result_does_not_depend_on_threads():
     pool, _ = make_pool()
     one, three = (

@@ -47,7 +47,7 @@ def lines_of(found: Mapping[str, Any]) -> list[str]:
     models = found["models"]
     cells = [["cosine", *models, "norm"]]
     for model, row in zip(models, found["cosine"]):
-        cells.append([model, *(_text(value) for value in row), _text(found["norm"][model])])
+        cells.append([model, *map(_decimals, row), _text(found["norm"][model])])
     kinship, conflict = found["kinship"], found["sign_conflict"]
     return [
         *_aligned(cells),
@@ -68,6 +68,10 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
         )
         for row in rows
     ]
+
+
+def _decimals(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}".replace("-0.000", "0.000")
 
 
 def _text(value: float | None) -> str:

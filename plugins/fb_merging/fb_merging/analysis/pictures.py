@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fusionbench_core import Report, curve, matrix
@@ -16,20 +15,23 @@ def as_report(name: str, found: Mapping[str, Any]) -> Report:
     depth = [int(index) for index in layers]
     details: dict[str, Any] = {
         "cosine": matrix(
-            found["cosine"], rows=models, columns=models, title="Cosine similarity of the task vectors"
-        ),
-        "sign conflict": matrix(
-            conflict["pairs"],
+            _pairs(found["cosine"]),
             rows=models,
             columns=models,
-            title="Fraction of the entries that both models change, in opposite directions",
+            title="Cosine similarity of the task vectors",
+        ),
+        "sign conflict": matrix(
+            _pairs(conflict["pairs"]),
+            rows=models,
+            columns=models,
+            title="Fraction of the entries that both models change, in opposite directions (half by chance)",
         ),
         "magnitudes": curve(
-            {model: [_log(value) for value in found["magnitude"][model]] for model in models},
-            x=found["magnitude"]["quantiles"],
-            title="Magnitudes of the task vectors",
-            x_label="fraction of the entries",
-            y_label="log10 of the magnitude",
+            {model: found["sizes"][model] for model in models},
+            x=found["sizes"]["log10"],
+            title="How large the entries of the task vectors are",
+            x_label="log10 of the magnitude",
+            y_label="fraction of the entries in a tenth of a decade",
         ),
     }
     if layers:
@@ -51,5 +53,6 @@ def as_report(name: str, found: Mapping[str, Any]) -> Report:
     return Report(tasks={}, name=name, details={**details, **numbers, "entries": found["entries"]})
 
 
-def _log(value: float) -> float | None:
-    return math.log10(value) if value > 0 else None
+def _pairs(values: Sequence[Sequence[float | None]]) -> list[list[float | None]]:
+    """Without the diagonal, which says nothing and would take up the scale."""
+    return [[None if i == j else value for j, value in enumerate(row)] for i, row in enumerate(values)]

@@ -106,7 +106,9 @@ class TaskVectorSums(Survey):
 
 
 def describe(sums: Sums) -> dict[str, Any]:
-    """JSON-able facts: norms, similarities of each pair, conflicts, quantiles of the magnitudes.
+    """JSON-able facts: norms, similarities of each pair, conflicts, quantiles of the magnitudes, and how many
+    entries have which: `sizes.log10` are the middles of tenths of a decade, and each model's numbers the
+    fractions of its entries in them.
 
     The measures of kinship are means over all pairs: cosine similarity, Pearson correlation of the entries
     and Euclidean distance of the task vectors (Hu et al., Exploring Model Kinship for Merging Large Language
@@ -148,6 +150,7 @@ def describe(sums: Sums) -> dict[str, Any]:
             "quantiles": list(QUANTILES),
             **{name: _quantiles(counts) for name, counts in zip(names, sums.histogram)},
         },
+        "sizes": _sizes(names, sums.histogram),
     }
 
 
@@ -163,6 +166,20 @@ def _quantiles(counts: Tensor) -> list[float]:
     ranks = torch.tensor([max(1, math.ceil(q * n)) for q in QUANTILES])
     buckets = torch.searchsorted(running, ranks)
     return (buckets << _LOW_BITS).int().view(torch.float32).tolist()
+
+
+def _sizes(names: list[str], histogram: Tensor) -> dict[str, list[float]]:
+    """The fractions of the entries in each tenth of a decade, from the first that holds any to the last."""
+    bounds = (torch.arange(histogram.shape[1]) << _LOW_BITS).int().view(torch.float32).double()
+    held = histogram.any(0) & (bounds > 0) & bounds.isfinite()
+    places = (10 * bounds[held].log10()).floor().long()
+    if not len(places):
+        return {"log10": [], **{name: [] for name in names}}
+    first, counts = int(places.min()), histogram[:, held]
+    sums = torch.zeros(len(names), int(places.max()) - first + 1, dtype=torch.int64)
+    fractions = sums.index_add_(1, places - first, counts) / histogram.sum(1, keepdim=True)
+    middles = [round((first + place) / 10 + 0.05, 2) for place in range(sums.shape[1])]
+    return {"log10": middles, **dict(zip(names, fractions.tolist()))}
 
 
 def _normalised(products: Tensor) -> list[list[float | None]]:
