@@ -420,3 +420,35 @@ def test_the_time_that_is_left_is_shown(models, tasks):
     AdaMerging(steps=2).fuse(job)
     assert len(shown) == 2
     assert all(re.fullmatch(r"entropy \d\.\d{4}, \d+ s left", message) for _, _, message in shown)
+
+
+def test_shares_of_the_models_add_up_to_one_and_can_be_used_again(models, tasks):
+    named, base = models
+    found = state_after(models, tasks, steps=0, normalize=True)
+    for name, _ in base.named_parameters():
+        mean = sum(model.get_parameter(name).double() for model in named.values()) / 2
+        torch.testing.assert_close(found[name].double(), mean, rtol=1e-5, atol=1e-6)
+    fused = AdaMerging(steps=5, learning_rate=0.1, normalize=True).fuse(job_of(models, tasks))
+    learned = fused.details["coefficients"]
+    assert all(sum(row) == pytest.approx(1) and min(row) > 0 for row in learned["values"])
+    assert len({value for row in learned["values"] for value in row}) > 2
+    assert fused.state is not None
+    for again in (True, False):  # as shares, and as plain coefficients
+        same = state_after(models, tasks, steps=0, init_coefficient=learned, normalize=again)
+        for name, tensor in fused.state.items():
+            torch.testing.assert_close(same[name], tensor, rtol=1e-4, atol=1e-5)
+    plain = AdaMerging(steps=0, init_coefficient=0.7).fuse(job_of(models, tasks)).details["coefficients"]
+    with pytest.raises(ConfigError, match="no shares"):
+        state_after(models, tasks, steps=0, init_coefficient=plain, normalize=True)
+
+
+def test_what_is_averaged_has_no_coefficients(models, tasks):
+    named, _ = models
+    fused = AdaMerging(steps=3, average=("mix.*", "scale")).fuse(job_of(models, tasks))
+    assert set(fused.details["coefficients"]["rows"]) == {
+        "inner.weight", "inner.bias", "norm.weight", "norm.bias"
+    }  # fmt: skip
+    assert fused.state is not None
+    for name in ("mix.weight", "tied.weight", "mix.bias", "scale"):
+        mean = sum(model.state_dict()[name].double() for model in named.values()) / 2
+        torch.testing.assert_close(fused.state[name].double(), mean, rtol=1e-5, atol=1e-6)

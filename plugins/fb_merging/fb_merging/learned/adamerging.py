@@ -10,10 +10,11 @@ from torch import Tensor
 
 from fb_merging.learned.coefficients import Coefficients, Granularity, Start
 from fb_merging.learned.learned_method import LearnedMethod
-from fb_merging.learned.parameterization import Parameterization
+from fb_merging.learned.parameterization import Parameterization, PartlyFixed
 from fb_merging.learned.parameters import ParameterSpace
 from fb_merging.learned.records import ADAMERGING
 from fb_merging.learned.trimming import ties_trimmed
+from fb_merging.operations.matrices import named
 from fusionbench_core import Batch, Capabilities, FusionJob, TaskModels, implements, mean_entropy
 
 
@@ -32,7 +33,8 @@ class AdaMerging(LearnedMethod):
         FusionBench call layer-wise. `"layer"` shares it within each numbered layer, `"task"` everywhere.
         `trim="ties"` is AdaMerging++: task vectors are trimmed to the fraction `density` of their largest
         entries, in the whole model, and keep those whose sign is that of the trimmed ones' sum.
-        `objective="cross_entropy"` is supervised: the task's own loss on labelled batches.
+        `objective="cross_entropy"` is supervised: the task's own loss on labelled batches. FusionBench's
+        variant for language models is that with `normalize`, and `average` naming attention and early layers.
         100 steps are a moderate default for small models; the paper takes 500 and FusionBench 1000.
         Data come from the validation split. The paper and FusionBench adapt on the test inputs that are
         scored afterwards, which needs `split="test"` and a transductive run here.
@@ -60,6 +62,14 @@ class AdaMerging(LearnedMethod):
         default="entropy", description="entropy of the predictions, or the task's loss on labelled data"
     )
 
+    normalize: bool = Field(
+        default=False,
+        description="learn the logits of shares: the coefficients of a tensor are positive and add up to 1",
+    )
+    average: tuple[str, ...] = Field(
+        default=(), description="glob patterns of parameters that get the models' mean, and no coefficients"
+    )
+
     @property
     def capabilities(self) -> Capabilities:
         """The record's; the supervised objective needs labels and the task's loss."""
@@ -74,9 +84,16 @@ class AdaMerging(LearnedMethod):
         return self.objective.replace("_", " ")
 
     def parameterize(self, job: FusionJob, space: ParameterSpace) -> Parameterization:
+        averaged = [name for name in space.base if named(name, self.average)]
+        learned = space.without(averaged)
         if self.trim == "ties":
-            space = dataclasses.replace(space, vectors=ties_trimmed(space.vectors, self.density))
-        return Coefficients(space, tuple(job.pool), self.granularity, self.init_coefficient)
+            learned = dataclasses.replace(learned, vectors=ties_trimmed(learned.vectors, self.density))
+        coefficients = Coefficients(
+            learned, tuple(job.pool), self.granularity, self.init_coefficient, normalize=self.normalize
+        )
+        return PartlyFixed(
+            coefficients, {name: space.base[name] + space.vectors[name].mean(0) for name in averaged}
+        )
 
     def loss(self, models: TaskModels, task: int, logits: Tensor, batch: Batch) -> Tensor:
         if self.objective == "entropy":

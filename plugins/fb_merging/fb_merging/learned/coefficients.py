@@ -40,6 +40,7 @@ class Coefficients(Parameterization):
         granularity: Which tensors share a coefficient.
         start: $\lambda$ at the beginning.
         bounds: What $\lambda$ is clamped to, without a gradient beyond; None for no bounds.
+        normalize: $\lambda$ is the softmax over the models of what is learned, so that it adds up to 1.
 
     Raises:
         ConfigError: if `start` names other models or tensors.
@@ -53,8 +54,9 @@ class Coefficients(Parameterization):
         start: Start = 0.3,
         *,
         bounds: tuple[float, float] | None = None,
+        normalize: bool = False,
     ) -> None:
-        self.space, self.models, self._bounds = space, tuple(models), bounds
+        self.space, self.models, self._bounds, self._normalize = space, tuple(models), bounds, normalize
         groups = [_group(name, granularity) for name in space.base]
         self.groups = list(dict.fromkeys(groups))
         device = next((base.device for base in space.base.values()), torch.device("cpu"))
@@ -63,11 +65,13 @@ class Coefficients(Parameterization):
         )
         wide = any(base.dtype == torch.float64 for base in space.base.values())
         values = _start(start, self.groups, self.models).to(device, torch.float64 if wide else torch.float32)
+        if normalize and isinstance(start, Mapping):
+            values = _logits(values)
         self.variables = {"coefficients": values.requires_grad_()}
 
     def each(self) -> Tensor:
         """One coefficient a task and parameter: `(tasks, parameters)`."""
-        return self.spread(self._bounded(self.variables["coefficients"]))
+        return self.spread(self._effective(self.variables["coefficients"]))
 
     def spread(self, values: Tensor) -> Tensor:
         """Values `(tasks, groups)` for all parameters of the groups: `(tasks, parameters)`."""
@@ -77,7 +81,7 @@ class Coefficients(Parameterization):
         return self.space.merged(self.each())
 
     def details(self) -> dict[str, Any]:
-        learned = self._bounded(self.variables["coefficients"].detach())
+        learned = self._effective(self.variables["coefficients"].detach())
         if not learned.numel():
             return {}
         return {
@@ -91,8 +95,25 @@ class Coefficients(Parameterization):
             )
         }
 
-    def _bounded(self, values: Tensor) -> Tensor:
+    def _effective(self, values: Tensor) -> Tensor:
+        values = values.softmax(0) if self._normalize else values
         return values if self._bounds is None else values.clamp(*self._bounds)
+
+
+def _logits(values: Tensor) -> Tensor:
+    """What has the softmax `values`, `(models, groups)`.
+
+    Raises:
+        ConfigError: if nothing has.
+    """
+    if (values <= 0).any() or not torch.allclose(values.sum(0), torch.ones(()).to(values), atol=1e-3):
+        raise ConfigError(
+            "the coefficients to start from are no shares",
+            config="method.init_coefficient",
+            why="with `normalize` the coefficients of a tensor are positive and add up to 1",
+            fix="take `details.coefficients` of a run with `normalize`, or leave it out here",
+        )
+    return values.log()
 
 
 def _group(name: str, granularity: str) -> str:

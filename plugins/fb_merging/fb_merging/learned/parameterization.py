@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -28,3 +29,19 @@ class Parameterization(ABC):
     @abstractmethod
     def details(self) -> dict[str, Any]:
         """What was learned, for the report."""
+
+
+class PartlyFixed(Parameterization):
+    """Another parameterization, and parameters that do not depend on what is learned."""
+
+    def __init__(self, inner: Parameterization, fixed: Mapping[str, Tensor]) -> None:
+        self.variables, self._inner, self._fixed = inner.variables, inner, dict(fixed)
+
+    def merged(self, step: int) -> dict[str, Tensor]:
+        return {**self._inner.merged(step), **self._fixed}
+
+    def final(self) -> dict[str, Tensor]:
+        return {**self._inner.final(), **self._fixed}
+
+    def details(self) -> dict[str, Any]:
+        return self._inner.details()

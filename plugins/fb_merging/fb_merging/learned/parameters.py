@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -59,6 +60,12 @@ class ParameterSpace:
                 "no parameter of the model is in the pool's scope", fix="widen `modelpool.scope`"
             )
         return space
+
+    def without(self, names: Collection[str]) -> ParameterSpace:
+        """The space without some parameters; their aliases stay known."""
+        rest = [name for name in self.base if name not in names]
+        base, vectors = ({name: each[name] for name in rest} for each in (self.base, self.vectors))
+        return dataclasses.replace(self, base=base, vectors=vectors)
 
     def merged(self, coefficients: Tensor) -> dict[str, Tensor]:
         """Name -> `base + Σ_t λ_t τ_t`, differentiable with respect to the coefficients.

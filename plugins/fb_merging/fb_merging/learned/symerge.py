@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -85,7 +84,7 @@ class SyMerge(LearnedMethod):
         trunk, space = self.read(job)
         layer = layer_of_tasks(trunk, job.pool, self.layer)
         layers = _initial_layers(trunk, space, layer, len(tasks))
-        shared = _without(space, layer)
+        shared = space.without(layer)
         models = self.task_models(job, trunk)
         merged = self.parameterize(job, shared)
         with frozen(models.models):
@@ -185,13 +184,3 @@ def _initial_layers(
             values[name] = own.clone().requires_grad_()
         layers.append(values)
     return layers
-
-
-def _without(space: ParameterSpace, names: Sequence[str]) -> ParameterSpace:
-    """The space without some parameters."""
-    rest = [name for name in space.base if name not in names]
-    return dataclasses.replace(
-        space,
-        base={name: space.base[name] for name in rest},
-        vectors={name: space.vectors[name] for name in rest},
-    )
