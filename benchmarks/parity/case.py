@@ -53,6 +53,7 @@ class Case:
         without: Tensors that neither gets.
         why: Why ours differs on purpose; the first one that speaks of a tensor counts.
         bounds: Setting -> the largest difference that needs no reason.
+        tasks: Whether both give a model for each task; these are compared all together.
         draws: How many seeds are compared, for random methods; 0: the results themselves.
         note: What to know about the comparison.
     """
@@ -67,6 +68,7 @@ class Case:
     without: tuple[str, ...] = ()
     why: Sequence[Why] = ()
     bounds: Mapping[str, float] = field(default_factory=lambda: ROUNDING)
+    tasks: bool = False
     draws: int = 0
     note: str = ""
 

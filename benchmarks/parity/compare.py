@@ -11,6 +11,7 @@ from torch import Tensor
 from fusionbench_core import fuse
 from parity.case import Case
 from parity.models import Model
+from parity.modules import module_of
 
 
 def merged(case: Case, models: Mapping[str, Model], seed: int = 0) -> Model:
@@ -21,6 +22,11 @@ def merged(case: Case, models: Mapping[str, Model], seed: int = 0) -> Model:
     }
     base = given["base"] if case.base else None
     chosen = {model: given[model] for model in case.models}
+    if case.tasks:
+        modules = {model: module_of(state) for model, state in chosen.items()}
+        fused = fuse(case.ours, modules, module_of(given["base"]), seed=seed, **case.our_parameters)
+        states = [fused.for_task(model).state_dict() for model in case.models]
+        return {name: torch.stack([state[name] for state in states]) for name in states[0]}
     # Ours asks what to take where integers differ; a peer that averages them is told in `case.why`.
     engine = {"integers": "base" if case.base else "first"}
     return fuse(case.ours, chosen, base, seed=seed, engine=engine, **case.our_parameters)

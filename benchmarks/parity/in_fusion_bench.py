@@ -6,6 +6,7 @@ that are not floating-point.
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from importlib import import_module
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from modules import module_of
 from torch import Tensor, nn
 from transformers.models.clip import modeling_clip
 
@@ -21,59 +23,25 @@ if not hasattr(modeling_clip, "CLIPVisionTransformer"):
     modeling_clip.__dict__["CLIPVisionTransformer"] = modeling_clip.CLIPVisionModel
 
 from fusion_bench import BaseModelPool
+from fusion_bench_parts import PARTS
 
 State = dict[str, Tensor]
+
+
+class Pool(BaseModelPool):
+    """Gives a copy each time, as one that reads files does: algorithms write to what they load."""
+
+    def load_model(self, *args: Any, **kwargs: Any) -> nn.Module:
+        return copy.deepcopy(super().load_model(*args, **kwargs))
+
 
 MODULES = {
     "DOPMerging": "fusion_bench.method.dop.dop_general",
     "OPCM": "fusion_bench.method.opcm.opcm_general",
     "SingularValueCalibrationArithmeticTask": "fusion_bench.method.singular_value_calibration",
+    "SingularValueCalibrationWithBaseMethod": "fusion_bench.method.singular_value_calibration",
 }
 """Where algorithms are that `fusion_bench.method` does not show."""
-
-
-def module_of(state: State) -> nn.Module:
-    """A module whose state dict is a copy of `state`, with layers of the usual classes and tied weights."""
-    root, made = nn.Module(), {}
-    for name, tensor in state.items():
-        if not tensor.is_floating_point():
-            root.register_buffer(name, tensor.clone())
-            continue
-        layer, kind = name.split(".")
-        if not hasattr(root, layer):
-            root.add_module(layer, _layer(layer, tensor, f"{layer}.bias" in state))
-        owner = root.get_submodule(layer)
-        shared = next((other for other in made if state[other] is tensor), None)
-        made[name] = made[shared] if shared else nn.Parameter(tensor.clone())
-        setattr(owner, kind, made[name])
-    return root
-
-
-def _layer(name: str, weight: Tensor, bias: bool) -> nn.Module:
-    if name == "embed":
-        return nn.Embedding(weight.shape[0], weight.shape[1])
-    if weight.dim() == 4:
-        height, width = weight.shape[2:]
-        return nn.Conv2d(weight.shape[1], weight.shape[0], (height, width), bias=False)
-    return nn.Linear(weight.shape[1], weight.shape[0], bias=bias) if weight.dim() == 2 else nn.Module()
-
-
-def consensus(
-    pool: BaseModelPool, tall_mask_lambda: float, prune_threshold: int, scaling_factor: float
-) -> nn.Module:
-    """Its masks on vectors, counted and multiplied as its `construct_consensus_mask` does with files."""
-    from fusion_bench.method.tall_mask.utils import generate_task_masks
-    from fusion_bench.utils.parameters import state_dict_to_vector, vector_to_state_dict
-
-    pretrained = pool.load_pretrained_model()
-    start = state_dict_to_vector(pretrained.state_dict())
-    models = [pool.load_model(name) for name in pool.model_names]
-    tuned = torch.stack([state_dict_to_vector(model.state_dict()) for model in models])
-    masks = generate_task_masks(tuned - start, tuned, start, tall_mask_lambda=tall_mask_lambda)
-    kept = masks.float().sum(0) >= prune_threshold
-    merged = start + scaling_factor * kept * (tuned - start).sum(0)
-    pretrained.load_state_dict(vector_to_state_dict(merged, pretrained.state_dict()))
-    return pretrained
 
 
 def merged(job: dict[str, Any], models: dict[str, State]) -> dict[str, Any]:
@@ -89,7 +57,7 @@ def merged(job: dict[str, Any], models: dict[str, State]) -> dict[str, Any]:
             for model, state in models.items()
         }
         try:
-            result = _run(job, BaseModelPool(modules)).state_dict()
+            result = _state(_run(job, Pool(modules)))
         except Exception as error:
             if refused or not buffers:
                 return {"state": {}, "refused": {"all": f"{type(error).__name__}: {error}"}}
@@ -101,9 +69,19 @@ def merged(job: dict[str, Any], models: dict[str, State]) -> dict[str, Any]:
         }
 
 
-def _run(job: dict[str, Any], pool: BaseModelPool) -> nn.Module:
-    if job["method"] == "TALL_masks":
-        return consensus(pool, **job["parameters"])
+def _state(result: nn.Module | dict[str, nn.Module]) -> State:
+    """The tensors of a module; those of several, one for each task, are stacked."""
+    if isinstance(result, nn.Module):
+        return result.state_dict()
+    states = [module.state_dict() for module in result.values()]
+    if len(states) == 1:
+        return states[0]
+    return {name: torch.stack([state[name] for state in states]) for name in states[0]}
+
+
+def _run(job: dict[str, Any], pool: Pool) -> nn.Module | dict[str, nn.Module]:
+    if job["method"] in PARTS:
+        return PARTS[job["method"]](pool, **job["parameters"])
     module = import_module(MODULES.get(job["method"], "fusion_bench.method"))
     return getattr(module, job["method"])(**job["parameters"]).run(pool)
 

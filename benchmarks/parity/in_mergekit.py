@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from mergekit.merge_methods import merge_state_dicts
+from mergekit.scripts.extract_lora import TaskVectorDecompositionTask
 
 State = dict[str, torch.Tensor]
 
@@ -24,18 +25,34 @@ def merged(job: dict[str, Any], models: dict[str, State]) -> dict[str, Any]:
         alone = {model: {name: tensors[name]} for model, tensors in models.items()}
         out = getattr(torch, job["dtype"]) if alone[next(iter(alone))][name].is_floating_point() else None
         try:
-            result = merge_state_dicts(
-                alone,
-                job["method"],
-                parameters=job["parameters"],
-                base=job["base"],
-                dtype=work if out else None,
-                out_dtype=out,
-            )
+            if job["method"] == "extract_lora":
+                result = extracted(alone, job, work, out)
+            else:
+                result = merge_state_dicts(
+                    alone,
+                    job["method"],
+                    parameters=job["parameters"],
+                    base=job["base"],
+                    dtype=work if out else None,
+                    out_dtype=out,
+                )
             state[name] = result[name].detach().clone()
         except Exception as error:
             refused[name] = f"{type(error).__name__}: {error}"
     return {"state": state, "refused": refused}
+
+
+def extracted(
+    models: dict[str, State], job: dict[str, Any], work: torch.dtype, out: torch.dtype
+) -> dict[str, torch.Tensor]:
+    """The base plus the product of the factors that its extraction finds for a matrix."""
+    base, tuned = (dict(models[model]) for model in (job["base"], *job["models"]))
+    task = TaskVectorDecompositionTask.model_construct(**job["parameters"])
+    found = {}
+    for name, tensor in base.items():
+        a, b = task.execute(tuned[name].to(work) - tensor.to(work))
+        found[name] = (tensor.to(work) + b @ a).to(out)
+    return found
 
 
 def main(directory: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from parity.case import Case, Why
+from parity.case import SVD_IN_FLOAT32, Case, Why
+from parity.fusion_bench_cases import NO_MATRIX
 
 WEIGHTS = [0.5, 1.0, 2.0]
 SMALL = ("single.value", "scalar.value")
@@ -213,5 +214,15 @@ CASES = (
         "ramplus",
         {"r": 0.5, "alpha": 2.0, "epsilon": 0.3},
         {"r": 0.5, "alpha": 2.0, "epsilon": 0.3, "granularity": "tensor"},
+    ),
+    Case(
+        "extract_lora",
+        "low_rank",
+        {"max_rank": 4, "sv_epsilon": 0, "transpose": False, "distribute_scale": True},
+        {"rank": 4},
+        ("a",),
+        without=NO_MATRIX,
+        bounds=SVD_IN_FLOAT32,
+        note="the base plus the product of its factors",
     ),
 )

@@ -69,6 +69,7 @@ def _tensors(generator: torch.Generator) -> Iterator[tuple[str, Versions]]:
     yield "column.weight", plain(12, 1)
     yield "single.value", plain(1)
     yield "scalar.value", plain()
+    yield "packed.weight", plain(6, 64)
     yield "steps", [torch.tensor(number) for number in (10, 10, 13, 17)]
     yield "positions", [torch.arange(6)] * 4
     flags = torch.tensor([True, False, True, True])

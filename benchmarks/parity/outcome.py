@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from parity.case import SETTINGS, STANDARD_ERRORS, Case
@@ -27,9 +27,10 @@ def outcome(
     """
     found = _draws(case, results, models) if case.draws else _differences(case, results, models)
     purposes, unexplained = _judged(case, found)
-    judged = [tensors for each in (*purposes.values(), unexplained) for tensors in each.values()]
-    apart = {tensor for tensors in judged for tensor in tensors}
-    rest = {setting: _without(tensors, apart) for setting, tensors in found.items()}
+    rest = {
+        setting: _without(tensors, _apart(setting, [*purposes.values(), unexplained]))
+        for setting, tensors in found.items()
+    }
     return {
         "theirs": case.theirs,
         "ours": case.ours,
@@ -63,6 +64,17 @@ def _judged(case: Case, found: Found) -> tuple[dict[str, Found], Found]:
             place = unexplained if reason is None else purposes.setdefault(reason, {})
             place.setdefault(setting, {})[tensor] = value
     return purposes, unexplained
+
+
+def _apart(setting: str, judged: Sequence[Found]) -> set[str]:
+    """The tensors that have lines of their own in a setting; where the peer computes in bfloat16, in any."""
+    return {
+        tensor
+        for found in judged
+        for place, tensors in found.items()
+        if setting in (place, SETTINGS[-1].name)
+        for tensor in tensors
+    }
 
 
 def _bounds(case: Case) -> dict[str, float]:

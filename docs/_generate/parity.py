@@ -112,10 +112,10 @@ def _short(value: Any) -> Any:
 
 def _largest(each: Mapping[str, Any], setting: str, anchor: str) -> str:
     found = each["largest"].get(setting)
-    if found is None:
-        return "refused"
-    text = f"{found['difference']:.1f}" if setting == "draws" else _text(found["difference"])
     apart = any(setting in purpose["differences"] for purpose in each["on_purpose"])
+    if found is None:
+        return "refused" if "all" in each["refused"][setting] else f"[on purpose](#{anchor})"
+    text = f"{found['difference']:.1f}" if setting == "draws" else _text(found["difference"])
     return f"{text}, but for [some](#{anchor})" if apart else text
 
 
