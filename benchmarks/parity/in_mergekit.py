@@ -26,7 +26,7 @@ def merged(job: dict[str, Any], models: dict[str, State]) -> dict[str, Any]:
         out = getattr(torch, job["dtype"]) if alone[next(iter(alone))][name].is_floating_point() else None
         try:
             if job["method"] == "extract_lora":
-                result = extracted(alone, job, work, out)
+                result = extracted(alone, job, work, out or work)
             else:
                 result = merge_state_dicts(
                     alone,
