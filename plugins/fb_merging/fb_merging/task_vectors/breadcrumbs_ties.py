@@ -30,7 +30,7 @@ class BreadcrumbsTies(ComposedMethod):
         A combination that mergekit offers; its `normalize: false`, the default there, is `merge_func="sum"`.
         `density` comes first: with `density + gamma` above 1, less than `gamma` is dropped from the top, as
         mergekit does. Entries that equal a bound are kept, so equal magnitudes can keep more than `density`.
-        The defaults are the paper's β = 0.85 and γ = 0.993: they keep the magnitudes between these quantiles.
+        The defaults are those of `breadcrumbs`, where it says what they were compared with.
         mergekit counts `density * n` down to whole entries and defaults to density 1, gamma 0.01.
 
     Reference:
