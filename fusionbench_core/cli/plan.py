@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from fusionbench_core.cli.configured import compose_run, config_options
 from fusionbench_core.cli.help import examples
 from fusionbench_core.cli.output import emit_json, facts, json_option
+
+if TYPE_CHECKING:
+    from fusionbench_core.config.schema import RunConfig
 
 
 @click.command(
@@ -48,12 +53,14 @@ def show_plan(
         FusionError: if the run cannot work.
     """
     from fusionbench_core.artefact.describe import describe_method
+    from fusionbench_core.engine.calibration import estimate
     from fusionbench_core.engine.plan import make_plan
     from fusionbench_core.run import prepare
 
     config, registry, file = compose_run(overrides, config_path, config_name, mergekit)
     prepared = prepare(config, registry, file)
     plan = make_plan(prepared.method, prepared.pool, prepared.options, seed=config.seed)
+    took = estimate(prepared.method, plan, prepared.pool, prepared.options, _output(config))
     method = describe_method(prepared.method, prepared.record)
     tasks = list(prepared.tasks.tasks) if prepared.tasks else []
     if as_json:
@@ -63,6 +70,7 @@ def show_plan(
                 "tasks": tasks,
                 "output": prepared.method.capabilities.output,
                 **plan.summary(),
+                "seconds": None if took is None else {"low": took.low, "high": took.high},
             }
         )
         return
@@ -86,6 +94,7 @@ def show_plan(
                 "memory",
                 f"about {_size(plan.peak_bytes)} beside the interpreter, {prepared.options.threads} threads",
             ),
+            ("time", f"{took} to merge, once started" if took else "not known: it depends on the data"),
             (
                 "tasks",
                 f"{', '.join(tasks)} (split {prepared.tasks.config.split})" if prepared.tasks else "none",
@@ -93,6 +102,10 @@ def show_plan(
             ("notes", "\n".join(plan.notes)),
         ]
     )
+
+
+def _output(config: RunConfig) -> Path:
+    return Path(config.merged_model_save_path or config.output_dir or "runs")
 
 
 def _tensors(summary: dict) -> str:

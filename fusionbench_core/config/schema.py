@@ -34,11 +34,11 @@ class EngineConfig(Section):
     threads: PositiveInt | None = Field(
         default=None, description="worker threads; null for one a core. The output does not depend on it"
     )
-    memory_budget: str | None = Field(
+    memory_budget: str | int | None = Field(
         default=None,
         description="most memory that tensors being merged may take, e.g. 2GB; null for 3/4 of what is free",
     )
-    cache_size: str = Field(
+    cache_size: str | int = Field(
         default="5GB",
         description="most disk for factorised matrices, kept so that a sweep over coefficients pays for them "
         "once; 0 keeps none",

@@ -93,7 +93,7 @@ def engine_options(config: EngineConfig) -> EngineOptions:
     return EngineOptions(
         threads=config.threads or available_cpus(),
         memory_budget=budget,
-        cache_size=parse_size(config.cache_size, "engine.cache_size") if config.cache_size != "0" else 0,
+        cache_size=0 if str(config.cache_size) == "0" else parse_size(config.cache_size, "engine.cache_size"),
         dtype=parse_dtype(config.dtype) if config.dtype else None,
         accumulate=parse_dtype(config.accumulate),
         max_shard_size=parse_size(config.max_shard_size, "engine.max_shard_size"),
