@@ -108,6 +108,7 @@ REGMEAN_PLUSPLUS = MethodRecord(
         locality="model",
         tasks=("batches",),
         random=True,
+        # Not SCALE: inputs of deeper layers follow the weights before them, and seldom in proportion.
         laws=frozenset({Law.IDENTICAL, Law.SINGLE, Law.PERMUTATION, Law.BASE_FIXED_POINT}),
     ),
     paper=Paper(
