@@ -137,18 +137,19 @@ class _Network:
         merged = []
         for node, others in enumerate(heard):
             merging = _Merging(self._grid, self.nodes[others], self._method.init_coefficient)
-            self._adapt(node, merging, f"round{number + 1}-{self._names[node]}")
+            self._adapt(node, number, merging)
             merged.append(merging.total().detach())
         self.nodes = torch.stack(merged)
 
-    def _adapt(self, node: int, merging: _Merging, stage: str) -> None:
+    def _adapt(self, node: int, number: int, merging: _Merging) -> None:
         method, models = self._method, self._models_of(node)
+        stage, place = f"round{number + 1}-node{node + 1}", f"round {number + 1}, {self._names[node]}"
         training = Training(
             self._job, method, merging.variables, models, learning_rate=method.learning_rate, stage=stage
         )
         with frozen(models.models):
             self.losses[self._names[node]] += training.run(
-                lambda step: models.descend(merging.merged(step), _entropy), method.steps, f"{stage}: entropy"
+                lambda step: models.descend(merging.merged(step), _entropy), method.steps, f"{place}: entropy"
             )
 
     def _models_of(self, node: int) -> TaskModels:
