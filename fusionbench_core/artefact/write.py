@@ -26,6 +26,7 @@ from fusionbench_core.checkpoints.fingerprints import fingerprint
 from fusionbench_core.checkpoints.memory import StateDictCheckpoint
 from fusionbench_core.checkpoints.writer import SafetensorsWriter
 from fusionbench_core.dtypes import dtype_name
+from fusionbench_core.engine.integers import CHEAP
 from fusionbench_core.engine.journal import NAME as JOURNAL
 from fusionbench_core.engine.journal import Journal
 from fusionbench_core.engine.merge import Statistics, StreamingMerge
@@ -148,6 +149,30 @@ class ArtefactWriter:
             Manifest(kind="weights", content_hash=content_hash([*entries, *tied]), **self._facts())
         )
 
+    def outline(self, plan: Plan) -> None:
+        """Write what a merge by this plan would, but for the weights, which are holes that take no space.
+
+        For whoever plans what is to be made of the result.
+        """
+        writer = SafetensorsWriter(
+            self._partial,
+            [(step.name, step.info) for step in plan],
+            aliases=plan.aliases,
+            max_shard_size=self._options.max_shard_size,
+            reserve=False,
+        )
+        reference = self._pool.reference_model.checkpoint
+        try:
+            for step in plan:
+                # Planning compares small integers.
+                if not step.info.is_floating and step.info.numel <= CHEAP and step.name in reference:
+                    writer.write(step.name, 0, reference.tensor(step.name).to(step.info.dtype))
+            writer.finish()
+        finally:
+            writer.close()
+        self._finish(Manifest(kind="weights", content_hash="", **self._facts()))
+        self.publish()
+
     def fused(self, fused: Fused) -> Manifest:
         """Write what a model method made."""
         self._clear(set())
@@ -237,15 +262,8 @@ class ArtefactWriter:
         }
 
     def _check_space(self, needed: int) -> None:
-        free = shutil.disk_usage(self._partial).free + sum(
-            f.stat().st_size for f in self._partial.glob("*.safetensors")
-        )
-        if needed > free:
-            raise InsufficientResources(
-                f"the output needs {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free",
-                directory=self._final.parent,
-                fix="free some space, or choose another output directory",
-            )
+        written = sum(file.stat().st_size for file in self._partial.glob("*.safetensors"))
+        check_space(needed - written, self._final)
 
     def _finish(self, manifest: Manifest, assets: Mapping[str, str] | None = None) -> Manifest:
         # An adapter beside the base's config.json would be taken for a model without weights.
@@ -267,6 +285,22 @@ class ArtefactWriter:
                 f"cannot write {self._final}", why=str(error), fix="choose another place"
             ) from error
         return manifest
+
+
+def check_space(needed: int, place: Path) -> None:
+    """Whether the disk has room for so many bytes at a place, which need not exist yet.
+
+    Raises:
+        InsufficientResources: if it has not.
+    """
+    there = next(path for path in (place, *place.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise InsufficientResources(
+            f"the output needs {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free",
+            directory=place.parent,
+            fix="free some space, or choose another output directory",
+        )
 
 
 def _inside(asset: Path) -> Path:

@@ -35,6 +35,7 @@ class SafetensorsWriter:
         max_shard_size: Bytes of tensor data in one file at most (a single tensor may exceed it).
         stem: Name of the file without its ending.
         resume: Keep files that are there and have exactly this layout.
+        reserve: Make sure now that the disk has room; without, what is not written are holes of zeros.
 
     Raises:
         OutputError: if the files cannot be made, e.g. for lack of space: all of it is reserved here.
@@ -49,6 +50,7 @@ class SafetensorsWriter:
         max_shard_size: int = 5 * 10**9,
         stem: str = "model",
         resume: bool = False,
+        reserve: bool = True,
     ) -> None:
         shards = _split(list(layout), max_shard_size)
         count = len(shards)
@@ -71,7 +73,7 @@ class SafetensorsWriter:
                 offset += info.nbytes
             kept = resume and _has_layout(path, header, offset)
             self.resumed = self.resumed and kept
-            self._descriptors.append(_create(path, header, offset, keep=kept))
+            self._descriptors.append(_create(path, header, offset, keep=kept, reserve=reserve))
         self._index = {stem: [(name, names[place.shard]) for name, place in self._places.items()]}
         self._stem = stem
 
@@ -192,11 +194,12 @@ def _has_layout(path: Path, header: bytes, size: int) -> bool:
         return False
 
 
-def _create(path: Path, header: bytes, size: int, *, keep: bool) -> int:
+def _create(path: Path, header: bytes, size: int, *, keep: bool, reserve: bool) -> int:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | (0 if keep else os.O_TRUNC), 0o644)
         if not keep:
-            _reserve(descriptor, size)
+            if reserve:
+                _reserve(descriptor, size)
             _pwrite(descriptor, memoryview(header), 0, path)
             os.ftruncate(descriptor, size)
     except OSError as error:

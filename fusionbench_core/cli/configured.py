@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusionbench_core.cli.complete import overrides as complete_overrides
-from fusionbench_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from fusionbench_core.config.schema import RunConfig
@@ -75,28 +74,6 @@ def _compose_converted(overrides: Sequence[str], file: Path, registry: Registry)
         root = Path(directory) / "converted.yaml"
         root.write_text(converted.to_yaml(), encoding="utf-8")
         return compose(overrides, root, None, registry).values
-
-
-def compose_run(
-    overrides: Sequence[str],
-    config_path: str | None,
-    config_name: str | None,
-    mergekit: str | None = None,
-) -> tuple[RunConfig, Registry, Path | None]:
-    """The validated config of a run, the registry, and the root config's file.
-
-    Raises:
-        ConfigError: whatever is wrong with it.
-    """
-    values, registry, file = compose_values(overrides, config_path, config_name, mergekit)
-    if "stages" in values:
-        raise ConfigError(
-            "a config of several stages can be run, but not planned",
-            config="stages",
-            why="a stage is made of models that the stages before it have yet to write",
-            fix="plan one stage by itself, or run it: fb run",
-        )
-    return validate_run(values, file), registry, file
 
 
 def validate_run(values: dict[str, Any], file: Path | None) -> RunConfig:

@@ -11,7 +11,7 @@ from fusionbench_core.dtypes import dtype_name
 from fusionbench_core.engine.step import PlanStep
 from fusionbench_core.errors import IncompatibleModels
 
-_CHEAP = 1 << 16
+CHEAP = 1 << 16
 """Entries of a tensor that is small enough to be compared while planning."""
 _SHOWN = 12
 
@@ -25,7 +25,7 @@ def check_integers(
         IncompatibleModels: naming every tensor that differs, and in which models.
     """
     found: dict[str, list[str]] = {}
-    steps = [step for step in steps if step.action == "equal" and step.info.numel <= _CHEAP]
+    steps = [step for step in steps if step.action == "equal" and step.info.numel <= CHEAP]
     for step in steps:
         each = {model: c.tensor(step.name).to(step.info.dtype) for model, c in models.items()}
         wanted = next(iter(each.values())) if base is None else base.tensor(step.name).to(step.info.dtype)

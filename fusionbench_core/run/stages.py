@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from fusionbench_core.artefact.write import ArtefactWriter
 from fusionbench_core.config.errors import explain
 from fusionbench_core.config.schema import RunConfig
-from fusionbench_core.errors import ConfigError, OutputError
+from fusionbench_core.engine.plan import Plan, make_plan
+from fusionbench_core.errors import ConfigError, FusionError, MissingCapability, OutputError
 from fusionbench_core.files import write_atomically
 from fusionbench_core.registry import Registry
 from fusionbench_core.report import Report, read_report
 from fusionbench_core.run.console import Console
 from fusionbench_core.run.directory import CONFIG, RunDirectory
-from fusionbench_core.run.prepare import prepare
+from fusionbench_core.run.prepare import Prepared, prepare
 from fusionbench_core.run.processes import refuse_several
 from fusionbench_core.run.runner import Runner
 from fusionbench_core.suggest import did_you_mean
@@ -52,6 +56,62 @@ def run_stages(
         _run(_parsed(stages[name], places, f"stages.{name}"), registry, places[name], console, command)
     configs.pop("output_dir", None)
     return _run(_parsed(configs, places, ""), registry, directory, console, command, claimed=True)
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One run of several, planned.
+
+    Attributes:
+        name: Name of the stage; None for what is made of all others.
+        config: Its config, stages replaced by directories that hold their outlines.
+        prepared: Its checked objects.
+        plan: Its plan.
+    """
+
+    name: str | None
+    config: RunConfig
+    prepared: Prepared
+    plan: Plan
+
+
+def plan_stages(values: Mapping[str, Any], registry: Registry) -> Iterator[PlannedStage]:
+    """Plan each stage on outlines of those before it, last the config itself; look at each as it comes.
+
+    Outlines are in a temporary directory, and take next to no space.
+
+    Raises:
+        ConfigError: if stages need each other, or one that is not there.
+        PlanError: naming the stage, if it cannot work, or its result is no model that can be planned with.
+    """
+    configs = dict(values)
+    stages = configs.pop("stages")
+    with tempfile.TemporaryDirectory(prefix="fb-plan-") as directory:
+        places = {name: Path(directory) / name for name in stage_order(values)}
+        for name in [*places, None]:
+            try:
+                config = _parsed(configs if name is None else stages[name], places, f"stages.{name}")
+                prepared = prepare(config, registry)
+                plan = make_plan(prepared.method, prepared.pool, prepared.options, seed=config.seed)
+                if name is not None:
+                    _outline(prepared, plan, places[name] / "model")
+            except FusionError as error:
+                if name is not None:
+                    error.where.setdefault("stage", name)
+                raise
+            yield PlannedStage(name, config, prepared, plan)
+
+
+def _outline(prepared: Prepared, plan: Plan, place: Path) -> None:
+    output = prepared.method.capabilities.output
+    if output != "weights":
+        raise MissingCapability(
+            f"{prepared.record.full_name} gives no weights of one model, so nothing can be planned with it",
+            why=f"its output is {output}, whose tensors are known when it is made",
+            fix="plan one stage by itself, or run it: fb run",
+        )
+    writer = ArtefactWriter(place, prepared.method, prepared.record, prepared.pool, options=prepared.options)
+    writer.outline(plan)
 
 
 def stage_order(values: Mapping[str, Any]) -> list[str]:

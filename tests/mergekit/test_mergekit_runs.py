@@ -40,6 +40,34 @@ def test_the_printed_config_gives_the_same_bits(name, tmp_path):
     assert same_bits(tmp_path / "printed/model", tmp_path / "direct/model")
 
 
+def test_a_chain_is_planned_stage_by_stage(tmp_path):
+    words = ("--mergekit", str(CONFIGS / "stages.yml"))
+    said = fb("plan", "--json", *words)
+    planned = json.loads(said[said.index("{") :])
+    fb("run", "-q", *words, "-o", str(tmp_path / "out"))
+    stages = {f"out/stages/{name}": described for name, described in planned["stages"].items()}
+    assert len(stages) == len(list((tmp_path / "out/stages").iterdir()))
+    for place, described in {"out": planned, **stages}.items():
+        model = open_checkpoint(tmp_path / place / "model")
+        written = [model.info(name) for name in model if name not in model.aliases]
+        assert described["write_bytes"] == sum(info.nbytes for info in written)
+        assert described["parameters"] == sum(info.numel for info in written)
+    assert f"stage {next(iter(planned['stages']))}" in fb("plan", *words)
+
+
+def test_a_stage_that_cannot_work_is_named(tmp_path):
+    text = fb("convert", str(CONFIGS / "stages.yml"))
+    config = yaml.safe_load(text)
+    name, stage = next(iter(config["stages"].items()))
+    stage["method"] = {"name": "slerp"}
+    stage["modelpool"]["models"] = dict(list(stage["modelpool"]["models"].items())[:1])
+    (tmp_path / "ours.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    with pytest.raises(FusionError) as caught:
+        fb("plan", "--config-path", str(tmp_path / "ours.yaml"))
+    assert caught.value.where["stage"] == name
+    assert caught.value.exit_code == 4
+
+
 def test_a_stack_loads_in_transformers_with_its_own_number_of_layers(llms, tmp_path):
     fb("run", "-q", "--mergekit", str(CONFIGS / "frankenmerge.yml"), "-o", str(tmp_path / "out"))
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out/model", dtype="auto")
