@@ -23,7 +23,7 @@ from fusionbench_core.engine.pieces import piece_numel, pieces
 from fusionbench_core.engine.step import Action, PlanStep
 from fusionbench_core.errors import InsufficientResources, MissingCapability
 from fusionbench_core.layers import count_layers, layer_of, layer_pattern
-from fusionbench_core.methods.method import TensorMethod
+from fusionbench_core.methods.method import ModelMethod, TensorMethod
 
 if TYPE_CHECKING:
     from fusionbench_core.methods.method import Method
@@ -130,6 +130,10 @@ def make_plan(
     )
     copied = sum(step.info.nbytes for step in steps if step.action != "merge")
     needs = _needs(method, steps, models, base, options)
+    if isinstance(method, ModelMethod):
+        peak = method.memory(pool)
+    else:
+        peak = _peak(method, steps, needs, options)
     read = models if base is None else {**models, "_base_": base}
     return Plan(
         steps=steps,
@@ -138,9 +142,9 @@ def make_plan(
         locality=capabilities.locality,
         read_bytes=merged * width * passes + copied,
         write_bytes=sum(step.info.nbytes for step in steps),
-        peak_bytes=_peak(method, steps, needs, options),
+        peak_bytes=peak,
         needs=needs,
-        notes=(*aligned.notes, *(pool.alignment.notes if pool.alignment else ())),
+        notes=(*aligned.notes, *(pool.alignment.notes if pool.alignment else ()), *_too_large(peak, options)),
         facts=lambda: _facts(method, steps, read, options, seed),
     )
 
@@ -239,6 +243,13 @@ def _peak(
     )
     total = sum(heapq.nlargest(options.threads, flights))
     return total if budget is None else min(total, budget)
+
+
+def _too_large(peak: int, options: EngineOptions) -> tuple[str, ...]:
+    budget = options.memory_budget
+    if budget is None or peak <= budget:
+        return ()
+    return (f"it takes about {peak / 1e6:,.0f} MB, more than the memory budget of {budget / 1e6:,.0f} MB",)
 
 
 def _models(count: int) -> str:

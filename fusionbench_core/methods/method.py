@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fusionbench_core.methods.group import TensorGroup
     from fusionbench_core.methods.job import FusionJob
     from fusionbench_core.methods.survey import Survey
+    from fusionbench_core.pools.pool import ModelPool
 
 
 RESERVED = frozenset(
@@ -127,6 +128,15 @@ class ModelMethod(Method):
     @abstractmethod
     def fuse(self, job: FusionJob) -> Fused:
         """Fuse the models of `job.pool`."""
+
+    def memory(self, pool: ModelPool) -> int:
+        """Bytes that fusing, and what comes out of it, hold in memory at most, as far as headers tell.
+
+        The plan states it. Activations, and what the allocator wastes, come on top. By default: the base and
+        all models, live.
+        """
+        base = pool.live_bytes() if pool.base else 0
+        return base + sum(pool.live_bytes(name) for name in pool)
 
 
 def _hashable(value: Any) -> Any:

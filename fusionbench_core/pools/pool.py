@@ -122,6 +122,12 @@ class ModelPool:
         """
         return self._model(name).checkpoint
 
+    def live_bytes(self, name: str | None = None) -> int:
+        """Bytes of a live module of model `name`, from headers; of the base for None. It is fp32 at least."""
+        checkpoint = self.checkpoint(name)
+        infos = (checkpoint.info(key) for key in checkpoint if key not in checkpoint.aliases)
+        return sum(max(info.nbytes, 4 * info.numel if info.is_floating else 0) for info in infos)
+
     def module(self, name: str | None = None) -> nn.Module:
         """A fresh live module of model `name`, in eval mode, without gradients; of the base for None."""
         return self.build(self.checkpoint(name), like=name)

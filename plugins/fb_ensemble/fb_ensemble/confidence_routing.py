@@ -5,15 +5,15 @@ from __future__ import annotations
 from pydantic import Field
 
 from fb_ensemble.builder import make_predictor
-from fb_ensemble.ensemble import order_of, referring
-from fb_ensemble.members import InMemory, members_of
+from fb_ensemble.ensemble import MemberMethod, order_of, referring
+from fb_ensemble.members import members_of
 from fb_ensemble.predictors import Confidence
 from fb_ensemble.records import CONFIDENCE_ROUTING
-from fusionbench_core import Fused, FusionJob, ModelMethod, implements
+from fusionbench_core import Fused, FusionJob, implements
 
 
 @implements(CONFIDENCE_ROUTING)
-class ConfidenceRouting(ModelMethod):
+class ConfidenceRouting(MemberMethod):
     r"""For each input the outputs of the one model that is surest of its prediction.
 
     With $z_t = f_t(x)$ and $p_t = \mathrm{softmax}(z_t)$, by `confidence`:
@@ -34,7 +34,6 @@ class ConfidenceRouting(ModelMethod):
         description="how sure a model is: its largest probability, or how small the entropy of its "
         "probabilities is",
     )
-    in_memory: InMemory = "auto"
 
     def fuse(self, job: FusionJob) -> Fused:
         return referring(

@@ -7,8 +7,17 @@ from typing import Any
 
 from torch import nn
 
-from fb_ensemble.members import SwappedMembers
-from fusionbench_core import Fused, Members, Method, ModelPool
+from fb_ensemble.members import InMemory, SwappedMembers, bytes_of_members
+from fusionbench_core import Fused, Members, Method, ModelMethod, ModelPool
+
+
+class MemberMethod(ModelMethod):
+    """Runs the pool's models, all in memory or one at a time."""
+
+    in_memory: InMemory = "auto"
+
+    def memory(self, pool: ModelPool) -> int:
+        return bytes_of_members(pool, self.in_memory)
 
 
 def order_of(method: Method, pool: ModelPool) -> Sequence[str]:

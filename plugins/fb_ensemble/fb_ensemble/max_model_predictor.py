@@ -8,15 +8,15 @@ from typing import Literal
 from pydantic import Field
 
 from fb_ensemble.builder import make_predictor
-from fb_ensemble.ensemble import order_of, referring
-from fb_ensemble.members import InMemory, members_of
+from fb_ensemble.ensemble import MemberMethod, order_of, referring
+from fb_ensemble.members import members_of
 from fb_ensemble.records import MAX_MODEL_PREDICTOR
 from fb_ensemble.space import LAWS_OF_PROBABILITIES
-from fusionbench_core import Capabilities, Fused, FusionJob, ModelMethod, implements
+from fusionbench_core import Capabilities, Fused, FusionJob, implements
 
 
 @implements(MAX_MODEL_PREDICTOR)
-class MaxModelPredictor(ModelMethod):
+class MaxModelPredictor(MemberMethod):
     r"""The largest of all models' outputs, entry by entry.
 
     $$y_c = \max_t f_t(x)_c \qquad\text{or}\qquad y_c = \max_t \log \mathrm{softmax}(f_t(x))_c$$
@@ -34,7 +34,6 @@ class MaxModelPredictor(ModelMethod):
         description="what is compared: `logits` as they are, or `probabilities` (softmax over the last "
         "dimension), whose logarithm is the result",
     )
-    in_memory: InMemory = "auto"
 
     @property
     def capabilities(self) -> Capabilities:

@@ -76,6 +76,14 @@ def members_of(pool: ModelPool, names: Sequence[str], in_memory: InMemory) -> Me
     return gather(names, "all", pool.module, pool.checkpoint)
 
 
+def bytes_of_members(pool: ModelPool, in_memory: InMemory) -> int:
+    """Bytes of all models of a pool, or of the largest where they take turns; from headers."""
+    sizes = [pool.live_bytes(name) for name in pool]
+    here = any(model.source is None for model in pool.models.values())
+    together = here or in_memory == "all" or (in_memory == "auto" and _fits(sum(sizes)))
+    return sum(sizes) if together else max(sizes)
+
+
 def gather(
     names: Sequence[str],
     in_memory: InMemory,
@@ -97,9 +105,11 @@ def gather(
 
 
 def _fit(checkpoints: Iterable[Checkpoint]) -> bool:
-    free = available_memory()
-    if free is None:
-        return True
     infos = (checkpoint.info(name) for checkpoint in checkpoints for name in checkpoint)
     # Live modules are in fp32 at least.
-    return sum(max(info.nbytes, 4 * info.numel) for info in infos) <= free // 2
+    return _fits(sum(max(info.nbytes, 4 * info.numel) for info in infos))
+
+
+def _fits(size: int) -> bool:
+    free = available_memory()
+    return free is None or size <= free // 2

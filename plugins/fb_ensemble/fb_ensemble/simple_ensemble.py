@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fb_ensemble.builder import make_predictor
-from fb_ensemble.ensemble import order_of, referring
-from fb_ensemble.members import InMemory, members_of
+from fb_ensemble.ensemble import MemberMethod, order_of, referring
+from fb_ensemble.members import members_of
 from fb_ensemble.records import SIMPLE_ENSEMBLE
 from fb_ensemble.space import LAWS_OF_PROBABILITIES, Space
-from fusionbench_core import Capabilities, Fused, FusionJob, ModelMethod, implements
+from fusionbench_core import Capabilities, Fused, FusionJob, implements
 
 
 @implements(SIMPLE_ENSEMBLE)
-class SimpleEnsemble(ModelMethod):
+class SimpleEnsemble(MemberMethod):
     r"""The mean of all models' outputs: of logits, of probabilities, or of votes.
 
     With outputs $z_t = f_t(x)$ of $T$ models and $p_t = \mathrm{softmax}(z_t)$, by `space`:
@@ -35,7 +35,6 @@ class SimpleEnsemble(ModelMethod):
     """
 
     space: Space = "logits"
-    in_memory: InMemory = "auto"
 
     @property
     def capabilities(self) -> Capabilities:

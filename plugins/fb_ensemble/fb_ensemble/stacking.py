@@ -9,17 +9,17 @@ import torch
 from pydantic import Field
 
 from fb_ensemble.builder import make_stacked_tasks
-from fb_ensemble.ensemble import order_of, referring
+from fb_ensemble.ensemble import MemberMethod, order_of, referring
 from fb_ensemble.fitting import fit_classifier
-from fb_ensemble.members import InMemory, members_of
+from fb_ensemble.members import members_of
 from fb_ensemble.predictors import stacked_probabilities
 from fb_ensemble.records import STACKING
 from fb_ensemble.validation import Predictions, Samples, predictions, used
-from fusionbench_core import Fused, FusionJob, ModelMethod, implements
+from fusionbench_core import Fused, FusionJob, implements
 
 
 @implements(STACKING)
-class Stacking(ModelMethod):
+class Stacking(MemberMethod):
     r"""Learn from validation data how to read all models' predictions, a linear classifier for each task.
 
     With the class probabilities $p_t = \mathrm{softmax}(f_t(x))$ of T models, and for each task:
@@ -44,7 +44,6 @@ class Stacking(ModelMethod):
 
     l2: float = Field(default=1.0, gt=0, description="λ: how much large weights cost, against summed loss")
     validation_samples: Samples = None
-    in_memory: InMemory = "auto"
 
     @classmethod
     def example(cls, models: Sequence[str]) -> Mapping[str, Any]:

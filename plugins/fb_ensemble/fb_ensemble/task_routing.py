@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from fb_ensemble.builder import make_task_router
-from fb_ensemble.ensemble import order_of, referring
-from fb_ensemble.members import InMemory, members_of
+from fb_ensemble.ensemble import MemberMethod, order_of, referring
+from fb_ensemble.members import members_of
 from fb_ensemble.records import TASK_ROUTING
-from fusionbench_core import ConfigError, Fused, FusionJob, ModelMethod, ModelPool, implements
+from fusionbench_core import ConfigError, Fused, FusionJob, ModelPool, implements
 
 
 @implements(TASK_ROUTING)
-class TaskRouting(ModelMethod):
+class TaskRouting(MemberMethod):
     r"""For each task the model that was fine-tuned on it.
 
     $$y = f_{t(k)}(x)$$
@@ -22,8 +22,6 @@ class TaskRouting(ModelMethod):
         It is what fusing is measured against: no interference, the cost of one model to run and of all of
         them to keep. A task that no model is for is refused.
     """
-
-    in_memory: InMemory = "auto"
 
     def fuse(self, job: FusionJob) -> Fused:
         routes = _routes(job.pool)

@@ -10,9 +10,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from fb_ensemble.builder import make_predictor
-from fb_ensemble.ensemble import order_of, referring
+from fb_ensemble.ensemble import MemberMethod, order_of, referring
 from fb_ensemble.fitting import fit_weights
-from fb_ensemble.members import InMemory, members_of
+from fb_ensemble.members import members_of
 from fb_ensemble.records import WEIGHTED_ENSEMBLE
 from fb_ensemble.space import LAWS_OF_PROBABILITIES, Space
 from fb_ensemble.validation import Samples, predictions, used
@@ -23,13 +23,12 @@ from fusionbench_core import (
     FusionJob,
     Law,
     Members,
-    ModelMethod,
     implements,
 )
 
 
 @implements(WEIGHTED_ENSEMBLE)
-class WeightedEnsemble(ModelMethod):
+class WeightedEnsemble(MemberMethod):
     r"""A weighted mean of all models' outputs, the weights given or fitted on validation data.
 
     With outputs $z_t = f_t(x)$ and $p_t = \mathrm{softmax}(z_t)$, by `space`:
@@ -65,7 +64,6 @@ class WeightedEnsemble(ModelMethod):
     normalize: bool = Field(default=True, description="divide the weights by their sum")
     space: Space = "logits"
     validation_samples: Samples = None
-    in_memory: InMemory = "auto"
 
     @model_validator(mode="after")
     def _can_be_used(self) -> WeightedEnsemble:

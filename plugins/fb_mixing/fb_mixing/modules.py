@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from fusionbench_core import UnsupportedArchitecture
+from fusionbench_core import ModelPool, TensorInfo, UnsupportedArchitecture
 
 FEED_FORWARD = (
     "*.mlp",
@@ -39,6 +39,21 @@ def matching(module: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]
             fix="name the modules to replace in method.modules, as shell patterns",
         )
     return found
+
+
+def tensors_inside(pool: ModelPool, patterns: Sequence[str]) -> dict[str, TensorInfo]:
+    """Tensors in the pool's scope of modules whose dotted names fit one of the patterns, from headers."""
+    checkpoint = pool.reference_model.checkpoint
+    return {
+        key: checkpoint.info(key)
+        for key in checkpoint
+        if pool.merges(key) and any(fnmatchcase(owner, each) for owner in _owners(key) for each in patterns)
+    }
+
+
+def _owners(key: str) -> list[str]:
+    parts = key.split(".")[:-1]
+    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
 
 
 def put_module(module: nn.Module, name: str, new: nn.Module) -> nn.Module:

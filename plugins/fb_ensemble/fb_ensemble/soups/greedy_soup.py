@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fb_ensemble.ensemble import order_of
-from fb_ensemble.members import InMemory, members_of
+from fb_ensemble.ensemble import MemberMethod, order_of
+from fb_ensemble.members import members_of
 from fb_ensemble.records import GREEDY_SOUP
 from fb_ensemble.soups.uniform_soup import UniformSoup
 from fb_ensemble.validation import Samples, mean_over_tasks, predictions, used
@@ -14,7 +14,7 @@ from fusionbench_core import (
     FusionJob,
     LiveMembers,
     Members,
-    ModelMethod,
+    ModelPool,
     StateDictCheckpoint,
     implements,
 )
@@ -28,7 +28,7 @@ class Score(NamedTuple):
 
 
 @implements(GREEDY_SOUP)
-class GreedySoup(ModelMethod):
+class GreedySoup(MemberMethod):
     r"""The mean of weights, taking one model after the other and keeping those that do no harm.
 
     From the model of the highest validation accuracy $A$ to that of the lowest, with $S = \{\}$ first:
@@ -50,7 +50,10 @@ class GreedySoup(ModelMethod):
     """
 
     validation_samples: Samples = None
-    in_memory: InMemory = "auto"
+
+    def memory(self, pool: ModelPool) -> int:
+        # The best soup so far, and another one with its live module.
+        return max(super().memory(pool), 3 * max(pool.live_bytes(name) for name in pool))
 
     def fuse(self, job: FusionJob) -> Fused:
         members = members_of(job.pool, order_of(self, job.pool), self.in_memory)

@@ -56,6 +56,11 @@ class DepthUpscaling(ModelMethod):
         default=None, min_length=1, description="numbers of the layers to stack, from 0; wins over drop"
     )
 
+    def memory(self, pool: ModelPool) -> int:
+        """The model, and the layers that are copied."""
+        copies = 2 * (1 - self.drop) if self.layers is None else 2
+        return round(pool.live_bytes(next(iter(pool))) * (1 + copies))
+
     def fuse(self, job: FusionJob) -> Fused:
         (name,) = job.pool
         module = job.pool.module(name)

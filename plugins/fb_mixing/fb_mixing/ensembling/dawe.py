@@ -23,6 +23,7 @@ from fb_mixing.pooled import task_tensor
 from fusionbench_core import (
     Fused,
     FusionJob,
+    ModelPool,
     TaskModels,
     UnsupportedArchitecture,
     curve,
@@ -66,6 +67,11 @@ class DataAdaptiveWeightEnsembling(LearnedRouterMethod):
     def example(cls, models: Sequence[str]) -> dict[str, Any]:
         """A few steps."""
         return {"steps": 4, "learning_rate": 0.01, "batch_size": 4}
+
+    def memory(self, pool: ModelPool) -> int:
+        """The base, the task vectors, and the weights of a sample; while it learns, those of a batch."""
+        samples = 2 * self.batch_size if self.steps else 1
+        return pool.live_bytes() * (1 + len(pool) + samples)
 
     def fuse(self, job: FusionJob) -> Fused:
         module, arguments = self._upscaled(job)

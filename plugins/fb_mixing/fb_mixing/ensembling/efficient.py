@@ -11,7 +11,8 @@ from torch import Tensor
 from fb_mixing.ensembling.layers import EnsembledLinear
 from fb_mixing.ensembling.records import EFFICIENT_WEIGHT_ENSEMBLING_MOE
 from fb_mixing.ensembling.weight_ensembling_moe import WeightEnsemblingMoE
-from fusionbench_core import UnsupportedArchitecture, implements
+from fb_mixing.modules import tensors_inside
+from fusionbench_core import ModelPool, UnsupportedArchitecture, implements
 
 
 @implements(EFFICIENT_WEIGHT_ENSEMBLING_MOE)
@@ -51,6 +52,16 @@ class EfficientWeightEnsemblingMoE(WeightEnsemblingMoE):
                 fix="narrow method.modules to modules of one width, or set method.shared_router=false",
             )
         return {"": next(iter(shapes.values()))}
+
+    def update_bytes(self, shape: tuple[int, ...], models: int) -> int:
+        whole = super().update_bytes(shape, models)
+        # A value and a position each; biases are held with their zeros.
+        return min(round(2 * self.density * whole), whole) if len(shape) > 1 else whole
+
+    def memory(self, pool: ModelPool) -> int:
+        """As ever, and what finding the largest entries of a tensor takes."""
+        found = tensors_inside(pool, self.modules).values()
+        return super().memory(pool) + 32 * max((info.numel for info in found), default=0)
 
     def kept_entries(self, weight: Tensor) -> int | None:
         kept = count_kept(weight, self.density)

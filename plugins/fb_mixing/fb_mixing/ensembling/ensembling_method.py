@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +21,7 @@ from fb_mixing.ensembling.learned_router import (
     router_parameters,
 )
 from fb_mixing.ensembling.router import Router
-from fb_mixing.modules import FEED_FORWARD, count, dotted, matching
+from fb_mixing.modules import FEED_FORWARD, count, dotted, matching, tensors_inside
 from fb_mixing.pooled import merge_into, task_tensor
 from fusionbench_core import (
     Fused,
@@ -77,6 +78,22 @@ class EnsemblingMethod(LearnedRouterMethod):
             }
             for name, width in widths.items()
         }
+
+    def update_bytes(self, shape: tuple[int, ...], models: int) -> int:
+        """Bytes of the updates of a weight `(out, in)` or a bias `(out,)`; by default a whole one a model."""
+        return 4 * math.prod(shape) * models
+
+    def memory(self, pool: ModelPool) -> int:
+        """The base, the updates, and the layers they replace or, while routers learn, a batch's weights."""
+        found = tensors_inside(pool, self.modules).values()
+        updates = sum(self.update_bytes(info.shape, len(pool)) for info in found if len(info.shape) < 3)
+        entries = sum(info.numel for info in found)
+        samples = self.sample_bytes(entries) * self.batch_size * bool(self.steps)
+        return pool.live_bytes() + updates + max(4 * entries, samples)
+
+    def sample_bytes(self, entries: int) -> int:
+        """Bytes of the weights of one sample, of as many entries in all its mixtures."""
+        return 4 * entries
 
     def train(self, job: FusionJob, module: nn.Module, models: TaskModels) -> list[float]:
         """Learn the routers; gives the loss at each step. By default the entropy of the predictions."""

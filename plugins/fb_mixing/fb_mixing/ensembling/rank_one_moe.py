@@ -41,6 +41,12 @@ class RankOneMoE(EnsemblingMethod):
     )
     rank: PositiveInt = Field(default=32, description="singular directions kept of each update")
 
+    def update_bytes(self, shape: tuple[int, ...], models: int) -> int:
+        return 4 * self.rank * sum(shape) * models if len(shape) > 1 else 0
+
+    def sample_bytes(self, entries: int) -> int:
+        return 0
+
     def layer_shape(self, models: int) -> dict[str, Any]:
         return {"count": models * self.rank, "rank_one": True}
 

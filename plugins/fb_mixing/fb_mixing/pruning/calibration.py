@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from fb_mixing.pruning.routed import RoutedExperts
-from fusionbench_core import FusionJob, MissingCapability, ModelMethod
+from fusionbench_core import FusionJob, MissingCapability, ModelMethod, ModelPool
 
 Inputs = Mapping[str, Tensor]
 """What a model's forward takes, by name."""
@@ -25,6 +25,10 @@ class CalibratedMethod(ModelMethod):
 
     samples: PositiveInt = Field(default=128, description="samples of the task that are looked at")
     batch_size: PositiveInt = Field(default=8, description="samples that go through the model at once")
+
+    def memory(self, pool: ModelPool) -> int:
+        """The model, and what pruning copies of it: at most as much again."""
+        return 2 * pool.live_bytes(next(iter(pool)))
 
     def batches(self, job: FusionJob) -> list[Inputs]:
         """The calibration data: some of the task's training samples.

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 
 from fb_mixing.recombination.records import MODEL_RECOMBINATION
-from fusionbench_core import ConfigError, Fused, FusionJob, ModelMethod, implements
+from fusionbench_core import ConfigError, Fused, FusionJob, ModelMethod, ModelPool, implements
 
 _BLOCK = re.compile(r"(?:.*?\.)?\d+(?=\.)")
 
@@ -54,6 +54,10 @@ class ModelRecombination(ModelMethod):
                 config="method.member",
                 fix=f"set method.member to at most {len(models) - 1}",
             )
+
+    def memory(self, pool: ModelPool) -> int:
+        """The result; what it is made of is read tensor by tensor."""
+        return pool.live_bytes(None if pool.base else pool.names[0])
 
     def fuse(self, job: FusionJob) -> Fused:
         pool, names = job.pool, sorted(job.pool)

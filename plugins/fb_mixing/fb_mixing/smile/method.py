@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -93,6 +94,24 @@ class SmileUpscaling(ModelMethod):
                 fix=f"set method.top_k to at most {len(models)}",
                 config="method.top_k",
             )
+
+    def memory(self, pool: ModelPool) -> int:
+        """The base, its linear layers until all are replaced, the experts as they are stored, and the
+        decomposition of the largest update.
+
+        Of matrices whose names tell that they are no linear layers, none is counted.
+        """
+        checkpoint = pool.checkpoint()
+        keys = (key for key in checkpoint if pool.merges(key) and "embed" not in key)
+        shapes = [info.shape for info in map(checkpoint.info, keys) if len(info.shape) == 2]
+        experts = len(pool) * sum(self._expert_entries(*shape) for shape in shapes)
+        sizes = [math.prod(shape) for shape in shapes]
+        return pool.live_bytes() + 4 * (experts + sum(sizes) + 4 * max(sizes, default=0))
+
+    def _expert_entries(self, rows: int, columns: int) -> int:
+        factors = self.k * (rows + columns)
+        update = rows * columns if self.k == -1 else min(factors, rows * columns)
+        return update + min(self.gate_k, rows) * columns + rows
 
     @torch.no_grad()
     def fuse(self, job: FusionJob) -> Fused:

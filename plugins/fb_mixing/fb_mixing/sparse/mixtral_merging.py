@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fb_mixing.modules import FEED_FORWARD, matching
 from fb_mixing.sparse.mixtral import as_mixtral, feed_forward_names, mixtral_config
-from fb_mixing.sparse.mixtures import input_width, mixtures_in
+from fb_mixing.sparse.mixtures import bytes_of_mixtures, input_width, mixtures_in
 from fb_mixing.sparse.records import MIXTRAL_MERGING
 from fb_mixing.sparse.routers import (
     hidden_of_prompts,
@@ -28,6 +28,7 @@ from fusionbench_core import (
     FusionJob,
     MissingCapability,
     ModelMethod,
+    ModelPool,
     implements,
 )
 
@@ -122,6 +123,12 @@ class MixtralMerging(ModelMethod):
                 config="method.prompts",
                 fix="give texts for every model of the pool, and for no other",
             )
+
+    def memory(self, pool: ModelPool) -> int:
+        """The mixture, in the dtype of its files if it is a Mixtral; and the base that hidden states take."""
+        config = mixtral_config(pool, len(pool), self.top_k) if self.modules == FEED_FORWARD else None
+        size = bytes_of_mixtures(pool, self.modules, len(pool), plain=config is not None)
+        return size + (pool.live_bytes() if config is not None and self.router_init != "random" else 0)
 
     def fuse(self, job: FusionJob) -> Fused:
         names = list(job.pool)

@@ -8,10 +8,10 @@ from pydantic import Field, PositiveInt
 
 from fb_mixing.modules import FEED_FORWARD, matching
 from fb_mixing.sparse.mixtral import as_mixtral, feed_forward_names, mixtral_config
-from fb_mixing.sparse.mixtures import input_width, mixtures_in
+from fb_mixing.sparse.mixtures import bytes_of_mixtures, input_width, mixtures_in
 from fb_mixing.sparse.records import MIXTRAL_UPCYCLING
 from fb_mixing.sparse.routers import random_rows
-from fusionbench_core import ConfigError, Fused, FusionJob, ModelMethod, implements
+from fusionbench_core import ConfigError, Fused, FusionJob, ModelMethod, ModelPool, implements
 
 
 @implements(MIXTRAL_UPCYCLING)
@@ -62,6 +62,11 @@ class MixtralUpcycling(ModelMethod):
                 config="method.top_k",
                 fix="raise method.num_experts, or lower method.top_k",
             )
+
+    def memory(self, pool: ModelPool) -> int:
+        """The mixture, in the dtype of its files if it is a Mixtral."""
+        plain = self._plain and mixtral_config(pool, self.num_experts, self.top_k) is not None
+        return bytes_of_mixtures(pool, self.modules, self.num_experts, plain=plain)
 
     def fuse(self, job: FusionJob) -> Fused:
         (name,) = job.pool

@@ -8,10 +8,27 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from fb_mixing.modules import count, dotted, put_module
+from fb_mixing.modules import count, dotted, put_module, tensors_inside
 from fb_mixing.pooled import model_tensor
 from fb_mixing.sparse.mixture import SparseMixture
 from fusionbench_core import Fused, ModelPool, UnsupportedArchitecture
+
+
+def bytes_of_mixtures(pool: ModelPool, patterns: Sequence[str], experts: int, *, plain: bool) -> int:
+    """Bytes of a model with so many experts for each of its modules that fit the patterns, from headers.
+
+    Args:
+        plain: Whether it is held in the dtypes of its files.
+    """
+    checkpoint = pool.reference_model.checkpoint
+    inside = tensors_inside(pool, patterns).values()
+    whole = sum(checkpoint.info(key).nbytes for key in checkpoint) if plain else pool.live_bytes(_first(pool))
+    copied = sum(info.nbytes if plain else max(info.nbytes, 4 * info.numel) for info in inside)
+    return whole + (experts - 1) * copied
+
+
+def _first(pool: ModelPool) -> str | None:
+    return None if pool.base else pool.names[0]
 
 
 @torch.no_grad()

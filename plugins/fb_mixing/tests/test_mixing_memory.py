@@ -1,0 +1,49 @@
+"""What the plan says of memory, against what each method says that it holds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from fb_mixing.ensembling.dawe import DataAdaptiveWeightEnsembling
+from fb_mixing.ensembling.efficient import EfficientWeightEnsemblingMoE
+from fb_mixing.ensembling.rank_one_moe import RankOneMoE
+from fb_mixing.ensembling.weight_ensembling_moe import WeightEnsemblingMoE
+from fb_mixing.recombination.model_recombination import ModelRecombination
+from fb_mixing.smile.method import SmileUpscaling
+from fb_mixing.sparse.mixtral_merging import MixtralMerging
+
+from fusionbench_core import ModelPool, PooledModel
+from fusionbench_core.engine.plan import make_plan
+
+N = 640 * 640
+"""Entries of a matrix. There are six of them in feed-forward modules, and two others."""
+
+
+def pool() -> ModelPool:
+    """A base and two models; nothing of them is read."""
+    names = [f"layers.{layer}.mlp.fc{number}.weight" for layer in range(3) for number in (1, 2)]
+    state = {name: torch.empty(640, 640) for name in (*names, "layers.0.q.weight", "layers.0.k.weight")}
+    models = {name: PooledModel(name, content=state) for name in "ab"}
+    return ModelPool(models, PooledModel("base", content=state))
+
+
+STILL = {"steps": 0}
+METHODS = [
+    # The base, two updates, and the layers that are replaced.
+    (WeightEnsemblingMoE(**STILL), 8 * N + 12 * N + 6 * N),
+    # While it learns, the weights of a batch instead of these.
+    (WeightEnsemblingMoE(batch_size=4), 8 * N + 12 * N + 24 * N),
+    # A value and a position for a tenth of the entries; and what finding them takes.
+    (EfficientWeightEnsemblingMoE(**STILL), 8 * N + 12 * N // 5 + 6 * N + 8 * N),
+    (RankOneMoE(rank=4, **STILL), 8 * N + 2 * 6 * 4 * 1280 + 6 * N),
+    (DataAdaptiveWeightEnsembling(**STILL), 8 * N * (1 + 2 + 1)),
+    (DataAdaptiveWeightEnsembling(batch_size=3), 8 * N * (1 + 2 + 6)),
+    (MixtralMerging(), 8 * N + 6 * N),
+    (SmileUpscaling(k=16, gate_k=4), 8 * N + 8 * N + 2 * 8 * (16 * 1280 + 4 * 640 + 640) + 4 * N),
+    (ModelRecombination(), 8 * N),
+]
+
+
+@pytest.mark.parametrize(("method", "entries"), METHODS)
+def test_the_plan_states_what_is_held_in_fp32(method, entries):
+    assert make_plan(method, pool()).peak_bytes == 4 * entries
