@@ -64,7 +64,7 @@ def test_labels_come_from_the_other_model_where_it_is_the_surer_one(confident):
 
 
 def test_the_first_step_follows_the_gradient_of_the_labels_likelihood():
-    method = SyMerge(steps=1, learning_rate=1e-3, batch_size=24, confident=False)
+    method = SyMerge(steps=1, learning_rate=1e-3, batch_size=24)
     fused = method.fuse(job_of())
     names = [name for name, _ in CASE.base.named_parameters()]
     start = {name: tensor.double() for name, tensor in CASE.base.state_dict().items()}

@@ -38,8 +38,8 @@ class SyMerge(LearnedMethod):
       \min_{\lambda, \phi} \sum_t \mathbb E_{x \sim D_t}\, c_t(x)\,
       \mathrm{CE}\big(f_t(x; \theta, \phi_t),\ \hat y_t(x)\big), \qquad \hat y_t = \arg\max f_t(x; \theta_t)$$
 
-    where $\phi_t$ is the layer that task t has its own, at first its own model's, and $c_t(x)$ leaves out the
-    samples that both models label differently and the merged one is surer of (`confident`).
+    where $\phi_t$ is the layer that task t has its own, at first its own model's. With `confident`, $c_t(x)$
+    is 0 for the samples that both models label differently and the merged one is surer of; else it is 1.
 
     Notes:
         The result must be told the task: `fused.for_task(name)`. Task pools do, and the report says so.
@@ -47,6 +47,8 @@ class SyMerge(LearnedMethod):
         trunk that has a matrix, such as the projection behind the last block. The authors adapt the
         classifier of each task, or one block; heads belong to tasks here and stay.
         Coefficients are clamped to [0, 1], and one is learned a task and tensor, as in the authors' code.
+        The authors' code is configured to be `confident`. Where models of single tasks are unsure of
+        themselves that leaves out what the merged one gets wrong, so it is off here.
         A step takes a batch of every task, where that code takes one of Adam for each; samples left out
         count as 0 in the mean. 100 steps are a moderate default; the authors take 500.
         Running statistics are the mean of the models', also where labels are computed. Data as for
@@ -63,7 +65,7 @@ class SyMerge(LearnedMethod):
         default=(), description="glob patterns of the parameters that each task has its own; none: the last"
     )
     confident: bool = Field(
-        default=True, description="leave out samples that the merged model labels otherwise and is surer of"
+        default=False, description="leave out samples that the merged model labels otherwise and is surer of"
     )
     granularity: Granularity = "tensor"
     init_coefficient: Start = Field(
