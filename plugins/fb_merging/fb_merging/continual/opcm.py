@@ -56,6 +56,11 @@ class Opcm(MatrixMethod):
             raise ValueError("merged_scaling belongs to a merge of several models: set merged_models")
         return self
 
+    def scratch(self, name: str, shape: tuple[int, ...], models: int) -> float:
+        # Folds are in fp64 whatever the tensor.
+        each, besides = self.capabilities.scratch
+        return each * models + besides
+
     def survey(self) -> TaskVectorNorms:
         return TaskVectorNorms(self)
 

@@ -69,7 +69,7 @@ def matrix_scratch(
 ) -> float:
     """Copies that merging a tensor takes: as declared if it is factorised, else what a mean takes."""
     factorised = len(shape) == 2 and not named(name, exclude)
-    return declared if factorised else 2 * models + 5
+    return declared if factorised else models + 6
 
 
 def wide_sum(matrices: Sequence[Tensor]) -> Tensor:
