@@ -20,6 +20,7 @@ from fusionbench_core.engine.alignment import align
 from fusionbench_core.engine.integers import check_integers
 from fusionbench_core.engine.options import EngineOptions
 from fusionbench_core.engine.pieces import piece_numel, pieces
+from fusionbench_core.engine.problems import Problems
 from fusionbench_core.engine.step import Action, PlanStep
 from fusionbench_core.errors import InsufficientResources, MissingCapability
 from fusionbench_core.layers import count_layers, layer_of, layer_pattern
@@ -94,18 +95,28 @@ def make_plan(
     """Plan a fusion from headers.
 
     Raises:
+        PlanError: if several of the following speak against it, naming all.
         MissingCapability: too few or too many models, or a base is missing or forbidden.
         ConfigError: if the method's parameters do not fit the pool.
         IncompatibleModels: naming every tensor that does not fit.
         InsufficientResources: if the memory budget cannot be honoured.
     """
     options = options or EngineOptions()
-    check_models(method, pool)
+    problems = Problems(_misfits(method, pool))
+    if len(pool) == 0:
+        problems.raise_any()
+    if not problems:
+        method.check(pool.names)
     capabilities = method.capabilities
     names = pool.names if capabilities.ordered else tuple(sorted(pool.names))
     base = pool.base.checkpoint if pool.base else None
     models = {name: pool[name].checkpoint for name in names}
-    aligned = align(models, base, pool.scope, pool.heads)
+    aligned = None
+    with problems.gathered():
+        aligned = align(models, base, pool.scope, pool.heads)
+    if aligned is None:
+        problems.raise_any()
+    assert aligned is not None
     pattern = layer_pattern(pool.layer_names)
     layers = count_layers((name for name, *_ in aligned.steps), pattern)
     steps = tuple(
@@ -120,7 +131,8 @@ def make_plan(
         for name, action, info, source in aligned.steps
     )
     if options.integers == "error" and isinstance(method, TensorMethod):
-        check_integers(steps, models, base)
+        with problems.gathered():
+            check_integers(steps, models, base)
     passes = 1 + capabilities.surveys
     width = len(names) + (base is not None and capabilities.base == "required")
     merged = sum(
@@ -130,10 +142,13 @@ def make_plan(
     )
     copied = sum(step.info.nbytes for step in steps if step.action != "merge")
     needs = _needs(method, steps, models, base, options)
-    if isinstance(method, ModelMethod):
-        peak = method.memory(pool)
-    else:
-        peak = _peak(method, steps, needs, options)
+    peak = 0
+    with problems.gathered():
+        if isinstance(method, ModelMethod):
+            peak = method.memory(pool)
+        else:
+            peak = _peak(method, steps, needs, options)
+    problems.raise_any()
     read = models if base is None else {**models, "_base_": base}
     return Plan(
         steps=steps,
@@ -149,46 +164,40 @@ def make_plan(
     )
 
 
-def check_models(method: Method, pool: ModelPool) -> None:
-    """Check the number of models, the base and the parameters against what the method declares.
-
-    Raises:
-        MissingCapability: with the remedy.
-        ConfigError: from the method's own check.
-    """
+def _misfits(method: Method, pool: ModelPool) -> Iterator[MissingCapability]:
+    """What of the number of models and the base is not as the method declares, with the remedy."""
     name, capabilities, count = method.record.full_name, method.capabilities, len(pool)
     if capabilities.base == "required" and pool.base is None:
-        raise MissingCapability(
+        yield MissingCapability(
             f"{name} needs a base model, and this model pool has none",
             config="modelpool",
             why="it works on task vectors, which are differences from the base",
             fix="add `modelpool.base`, or use a method without one; `fb list methods` says what each needs",
         )
     if capabilities.base == "forbidden" and pool.base is not None:
-        raise MissingCapability(
+        yield MissingCapability(
             f"{name} takes no base model", config="modelpool.base", fix="remove `modelpool.base`"
         )
     if count < capabilities.min_models:
-        raise MissingCapability(
+        yield MissingCapability(
             f"{name} needs at least {_models(capabilities.min_models)}, and this pool has {count}",
             config="modelpool.models",
             why=f"the pool names {', '.join(pool.names) or 'none'}; the base does not count",
             fix="add models to `modelpool.models`",
         )
     if capabilities.max_models is not None and count > capabilities.max_models:
-        raise MissingCapability(
+        yield MissingCapability(
             f"{name} takes at most {_models(capabilities.max_models)}, and this pool has {count}",
             config="modelpool.models",
             why=f"the pool names {', '.join(pool.names)}",
             fix="remove models from `modelpool.models`",
         )
     if pool.alignment and capabilities.output != "weights":
-        raise MissingCapability(
+        yield MissingCapability(
             f"{name} keeps its members as they are, so their vocabularies cannot be aligned",
             config="modelpool.tokenizer",
             fix="remove it, or choose a method that gives weights",
         )
-    method.check(pool.names)
 
 
 def _output_dtype(action: str, dtype: torch.dtype, options: EngineOptions) -> torch.dtype:
