@@ -23,7 +23,7 @@ def uniform_block(seed: int, model: str, tensor: str, start: int, stop: int) -> 
     pieces = []
     for block in range(start // BLOCK, -(-stop // BLOCK)):
         generator = keyed_generator(seed, model, tensor, block)
-        values = torch.rand(BLOCK, generator=generator, dtype=torch.float32)
         low, high = max(start - block * BLOCK, 0), min(stop - block * BLOCK, BLOCK)
-        pieces.append(values[low:high])
+        # Numbers are drawn one after the other: what follows the last one wanted need not be drawn.
+        pieces.append(torch.rand(high, generator=generator, dtype=torch.float32)[low:])
     return torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.float32)

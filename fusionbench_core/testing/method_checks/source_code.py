@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import lru_cache
 
 from fusionbench_core.testing.check import Violation, check
 from fusionbench_core.testing.method_checks.sources import calls, trees
@@ -77,8 +78,13 @@ def _is(node: ast.expr | None, value: object) -> bool:
     return isinstance(node, ast.Constant) and node.value is value
 
 
-def _written(tree: ast.Module) -> Iterator[tuple[str, int]]:
+@lru_cache(maxsize=256)
+def _written(tree: ast.Module) -> list[tuple[str, int]]:
     """Variables of the module and of its classes that functions write to, and where."""
+    return list(_found_written(tree))
+
+
+def _found_written(tree: ast.Module) -> Iterator[tuple[str, int]]:
     shared = set(_mutable(tree.body))
     attributes = {
         name for node in tree.body if isinstance(node, ast.ClassDef) for name in _mutable(node.body)

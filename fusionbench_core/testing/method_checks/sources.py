@@ -6,10 +6,8 @@ import ast
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 
 from fusionbench_core.testing.subject import Subject
 
@@ -24,7 +22,9 @@ def trees(subject: Subject) -> dict[str, ast.Module]:
         if module is None or file is None or file in found:
             continue
         found[file] = _parsed(file)
-        waiting.extend(_imported(found[file], module))
+        package, own = module.__package__ or "", module.__name__.partition(".")[0]
+        imported = _imported(found[file], package)
+        waiting.extend(name for name in imported if name.partition(".")[0] == own and name in sys.modules)
     return found
 
 
@@ -33,25 +33,26 @@ def _parsed(file: str) -> ast.Module:
     return ast.parse(Path(file).read_text(encoding="utf-8"))
 
 
-def _imported(tree: ast.Module, module: ModuleType) -> Iterator[str]:
-    """Names of the modules of the same package that a module imports, wherever it does so."""
-    package = module.__name__.partition(".")[0]
+@lru_cache(maxsize=256)
+def _imported(tree: ast.Module, package: str) -> list[str]:
+    """Names of the modules that a module of a package imports, wherever it does so, and of what it takes."""
+    found: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             name = "." * node.level + (node.module or "")
-            whole = importlib.util.resolve_name(name, module.__package__) if node.level else name
-            names = [whole, *(f"{whole}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        yield from (name for name in names if name.partition(".")[0] == package and name in sys.modules)
+            whole = importlib.util.resolve_name(name, package) if node.level else name
+            found += [whole, *(f"{whole}.{alias.name}" for alias in node.names)]
+    return found
 
 
-def calls(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
+@lru_cache(maxsize=256)
+def calls(tree: ast.Module) -> list[tuple[str, ast.Call]]:
     """`(dotted name, call)` of every call; names are those of the module they were imported from."""
     names: dict[str, str] = {}
-    for node in ast.walk(tree):
+    nodes = list(ast.walk(tree))
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 names[alias.asname or alias.name.partition(".")[0]] = (
@@ -59,10 +60,12 @@ def calls(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
                 )
         if isinstance(node, ast.ImportFrom) and not node.level:
             names.update({alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names})
-    for node in ast.walk(tree):
+    found = []
+    for node in nodes:
         if isinstance(node, ast.Call):
             first, *rest = _dotted(node.func)
-            yield ".".join([names.get(first, first), *rest]), node
+            found.append((".".join([names.get(first, first), *rest]), node))
+    return found
 
 
 def _dotted(node: ast.expr) -> list[str]:
