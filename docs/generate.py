@@ -3,7 +3,7 @@
     python docs/generate.py            write all pages
     python docs/generate.py --check    exit with 1 and the names of those that would change
     python docs/generate.py --demo F   first take the report F of `make demo` for the table and the picture
-    python docs/generate.py --results D   first take the comparison D of `fb run --config-name data_free`
+    python docs/generate.py --results P D…   first take what `fb run --config-name P` gave, a directory a seed
 
 The prose is in `_generate/templates`; `{{ name }}` there is replaced by what the modules of `_generate` make.
 Only the plugins of this repository are described, whatever else is installed.
@@ -93,7 +93,7 @@ def _contents(registry: Registry) -> str:
         ("[Tasks](tasks.md)", count("task"), "what measures them"),
         ("[Statistics and builders](statistics.md)", count("statistic", "builder"), "what methods rely on"),
         ("[Presets](presets.md)", len(components.preset_rows(registry)), "configs that plugins bring"),
-        ("[Methods on the benchmarks](results.md)", "", "accuracy of every data-free method"),
+        ("[Methods on the benchmarks](results.md)", "", "accuracy of every method, with data and without"),
         ("[Embedded benchmarks](benchmarks.md)", "", "data, sizes, sources and licences"),
         ("[Config keys](config.md)", "", "every key of a config"),
         ("[Command line](cli.md)", len(list(commands.commands())), "the help of every command"),
@@ -111,7 +111,8 @@ def main() -> int:
     if "--demo" in sys.argv[1:]:
         demo.take(Path(sys.argv[sys.argv.index("--demo") + 1]))
     if "--results" in sys.argv[1:]:
-        results.take(Path(sys.argv[sys.argv.index("--results") + 1]))
+        preset, *directories = sys.argv[sys.argv.index("--results") + 1 :]
+        results.take(preset, [Path(directory) for directory in directories])
     made = pages()
     stale = [path for path, page in made.items() if _text_of(ROOT / path) != page]
     present = {path.relative_to(ROOT).as_posix() for path in (ROOT / REFERENCE).rglob("*.md")}

@@ -1,9 +1,10 @@
-"""What the methods give on the embedded benchmarks: a table and a picture each."""
+"""What the methods give on the embedded benchmarks: tables and pictures of the comparisons of two presets."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from fusionbench_core.report.compare import Comparison, Line, comparison, compar
 from fusionbench_core.report.view import percent
 
 RESULTS = ROOT / "docs/assets/results"
-"""One JSON file a benchmark: `baselines`, and `runs`: label -> what its report says about the result."""
+"""A directory a preset, in it a JSON file a benchmark: `baselines`, and `runs`: label -> one result a seed."""
 
-PRESET = ROOT / "plugins/fb_merging/fb_merging/configs/data_free.yaml"
+CONFIGS = ROOT / "plugins/fb_merging/fb_merging/configs"
+
+PRESETS = ("data_free", "data_driven")
 
 BENCHMARKS = {"embedded_text": "Text", "embedded_vision": "Vision"}
 """Root config -> title."""
@@ -26,37 +29,43 @@ BENCHMARKS = {"embedded_text": "Text", "embedded_vision": "Vision"}
 _KEPT = ("accuracy", "n", "split", "fingerprint", "task_given")
 
 
-def take(directory: Path) -> None:
-    """Keep the results of a comparison, and nothing about the machine it was made on."""
+def take(preset: str, directories: Sequence[Path]) -> None:
+    """Keep the results of a comparison, one directory a seed, and nothing about the machine."""
     for benchmark in BENCHMARKS:
-        reports = {
-            file.parent.name: read_report(file)
-            for file in sorted((directory / benchmark).glob("*/report.json"))
-        }
-        complete = {label: report for label, report in reports.items() if report.status == "complete"}
-        if complete:
-            first = next(iter(complete.values()))
+        runs: dict[str, list[Report]] = {}
+        for directory in directories:
+            for file in sorted((directory / benchmark).glob("*/report.json")):
+                report = read_report(file)
+                if report.status == "complete":
+                    runs.setdefault(file.parent.name, []).append(report)
+        if runs:
+            first = next(iter(runs.values()))[0]
             stored = {
                 "baselines": {kind: _results(found) for kind, found in first.baselines.items()},
-                "runs": {label: _run(report) for label, report in complete.items()},
+                "runs": {label: [_run(report) for report in each] for label, each in runs.items()},
             }
-            RESULTS.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(stored, indent=1)
-            (RESULTS / f"{benchmark}.json").write_text(f"{text}\n", encoding="utf-8")
+            target = _file(preset, benchmark)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(f"{json.dumps(stored, indent=1)}\n", encoding="utf-8")
 
 
 def results() -> dict[str, str]:
-    """The sections of the page, one for each benchmark that was run."""
-    return {"sections": "\n\n".join(_section(each) for each in BENCHMARKS if _stored(each))}
+    """The sections of the page, for each preset one for each benchmark that was run."""
+    return {
+        preset: "\n\n".join(_section(preset, each) for each in BENCHMARKS if _stored(preset, each))
+        for preset in PRESETS
+    }
 
 
 def pictures() -> dict[str, str]:
     """Path -> text of the pictures."""
     made = {}
-    for benchmark in BENCHMARKS:
-        figure = comparison_figure(_table(_stored(benchmark))) if _stored(benchmark) else None
-        if figure is not None:
-            made[f"docs/assets/results/{benchmark}.svg"] = f"{figure.svg}\n"
+    for preset in PRESETS:
+        for benchmark in BENCHMARKS:
+            stored = _stored(preset, benchmark)
+            figure = comparison_figure(_table(stored)) if stored else None
+            if figure is not None:
+                made[f"docs/assets/results/{preset}/{benchmark}.svg"] = f"{figure.svg}\n"
     return made
 
 
@@ -69,16 +78,20 @@ def _results(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {task: {key: entry[key] for key in _KEPT if key in entry} for task, entry in found.items()}
 
 
-def _stored(benchmark: str) -> dict[str, Any]:
-    file = RESULTS / f"{benchmark}.json"
+def _file(preset: str, benchmark: str) -> Path:
+    return RESULTS / preset / f"{benchmark}.json"
+
+
+def _stored(preset: str, benchmark: str) -> dict[str, Any]:
+    file = _file(preset, benchmark)
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def _table(stored: Mapping[str, Any]) -> Comparison:
     """Best first; models that were told the task come last and take no part in the contest."""
     reports = {
-        label: Report(tasks=run["tasks"], method=run["method"], baselines=stored["baselines"])
-        for label, run in stored["runs"].items()
+        label: Report(tasks=_mean(runs), method=runs[0]["method"], baselines=stored["baselines"])
+        for label, runs in stored["runs"].items()
     }
     ranked = sorted(reports, key=lambda label: -(reports[label].average["accuracy"] or 0.0))
     table = comparison({label: reports[label] for label in ranked if not reports[label].task_given})
@@ -89,8 +102,22 @@ def _table(stored: Mapping[str, Any]) -> Comparison:
     return replace(table, lines=[*table.lines, *guests])
 
 
-def _section(benchmark: str) -> str:
-    stored = _stored(benchmark)
+def _mean(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Results by task, the accuracies those of the mean over seeds."""
+    return {
+        task: {**entry, "accuracy": statistics.fmean(run["tasks"][task]["accuracy"] for run in runs)}
+        for task, entry in runs[0]["tasks"].items()
+    }
+
+
+def _spread(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Standard deviation, over seeds, of the average over tasks."""
+    averages = [statistics.fmean(each["accuracy"] for each in run["tasks"].values()) for run in runs]
+    return f" ± {percent(statistics.stdev(averages))}" if len(runs) > 1 else ""
+
+
+def _section(preset: str, benchmark: str) -> str:
+    stored = _stored(preset, benchmark)
     table = _table(stored)
     head = ["method", *table.columns]
     lines = [f"| {' | '.join(head)} |", f"| --- {'| ---: ' * len(table.columns)}|"]
@@ -99,23 +126,29 @@ def _section(benchmark: str) -> str:
             f"**{percent(value)}**" if index in line.best else percent(value)
             for index, value in enumerate(line.cells)
         ]
+        if not line.reference:
+            cells[-2] += _spread(stored["runs"][line.name])
         lines.append(f"| {' | '.join([_name(line, stored), *cells])} |")
     warnings = [f"- {warning}" for warning in table.warnings]
-    picture = f"![Accuracy of every method relative to the experts](../assets/results/{benchmark}.svg)"
-    missing = [f"`{label}`" for label in _labels() if label not in stored["runs"]]
+    picture = (
+        f"![Accuracy of every method relative to the experts](../assets/results/{preset}/{benchmark}.svg)"
+    )
+    missing = [f"`{label}`" for label in _labels(preset) if label not in stored["runs"]]
     notes = [*warnings, *([f"- not run yet: {', '.join(missing)}"] if missing else [])]
-    parts = [f"## {BENCHMARKS[benchmark]}", "", *lines, "", *notes, *([""] if notes else []), picture]
+    parts = [f"### {BENCHMARKS[benchmark]}", "", *lines, "", *notes, *([""] if notes else []), picture]
     return "\n".join(parts)
 
 
-def _labels() -> list[str]:
+def _labels(preset: str) -> list[str]:
     """What the preset calls its runs."""
-    return list(yaml.safe_load(PRESET.read_text(encoding="utf-8"))["compare"]["methods"])
+    return list(
+        yaml.safe_load((CONFIGS / f"{preset}.yaml").read_text(encoding="utf-8"))["compare"]["methods"]
+    )
 
 
 def _name(line: Line, stored: Mapping[str, Any]) -> str:
     if line.reference:
         return f"*{line.name}*"
-    run = stored["runs"][line.name]
+    run = stored["runs"][line.name][0]
     told = " (told the task)" if any(each.get("task_given") for each in run["tasks"].values()) else ""
     return f"[`{line.name}`](methods/{run['method']['name'].rpartition('/')[2]}.md){told}"
