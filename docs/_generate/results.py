@@ -17,7 +17,7 @@ from fusionbench_core.report.compare import Comparison, Line, comparison, compar
 from fusionbench_core.report.view import percent
 
 RESULTS = ROOT / "docs/assets/results"
-"""A directory a preset, in it a JSON file a benchmark: `baselines`, and `runs`: label -> one result a seed."""
+"""`PRESET/BENCHMARK.json`: `baselines`, and `runs`: label -> one result a seed."""
 
 CONFIGS = ROOT / "plugins/fb_merging/fb_merging/configs"
 
