@@ -16,7 +16,7 @@ import torch
 from fusionbench_core import __version__
 from fusionbench_core.checkpoints import Checkpoint, TensorInfo
 from fusionbench_core.dtypes import accumulation_dtype, dtype_name
-from fusionbench_core.engine.alignment import align
+from fusionbench_core.engine.alignment import Alignment, align
 from fusionbench_core.engine.integers import check_integers
 from fusionbench_core.engine.options import EngineOptions
 from fusionbench_core.engine.pieces import piece_numel, pieces
@@ -117,37 +117,15 @@ def make_plan(
     if aligned is None:
         problems.raise_any()
     assert aligned is not None
-    pattern = layer_pattern(pool.layer_names)
-    layers = count_layers((name for name, *_ in aligned.steps), pattern)
-    steps = tuple(
-        PlanStep(
-            name,
-            action,
-            TensorInfo(info.shape, _output_dtype(action, info.dtype, options)),
-            source,
-            layer_of(name, pattern),
-            layers.get(name),
-        )
-        for name, action, info, source in aligned.steps
-    )
+    steps = _steps(aligned, pool, options)
     if options.integers == "error" and isinstance(method, TensorMethod):
         with problems.gathered():
             check_integers(steps, models, base)
-    passes = 1 + capabilities.surveys
-    width = len(names) + (base is not None and capabilities.base == "required")
-    merged = sum(
-        step.info.numel * _widest(step.name, models, base).itemsize
-        for step in steps
-        if step.action == "merge"
-    )
-    copied = sum(step.info.nbytes for step in steps if step.action != "merge")
     needs = _needs(method, steps, models, base, options)
     peak = 0
     with problems.gathered():
-        if isinstance(method, ModelMethod):
-            peak = method.memory(pool)
-        else:
-            peak = _peak(method, steps, needs, options)
+        whole = isinstance(method, ModelMethod)
+        peak = method.memory(pool) if whole else _peak(method, steps, needs, options)
     problems.raise_any()
     read = models if base is None else {**models, "_base_": base}
     return Plan(
@@ -155,7 +133,7 @@ def make_plan(
         aliases=aligned.aliases,
         models=names,
         locality=capabilities.locality,
-        read_bytes=merged * width * passes + copied,
+        read_bytes=_read_bytes(method, steps, models, base),
         write_bytes=sum(step.info.nbytes for step in steps),
         peak_bytes=peak,
         needs=needs,
@@ -198,6 +176,36 @@ def _misfits(method: Method, pool: ModelPool) -> Iterator[MissingCapability]:
             config="modelpool.tokenizer",
             fix="remove it, or choose a method that gives weights",
         )
+
+
+def _steps(aligned: Alignment, pool: ModelPool, options: EngineOptions) -> tuple[PlanStep, ...]:
+    pattern = layer_pattern(pool.layer_names)
+    layers = count_layers((name for name, *_ in aligned.steps), pattern)
+    return tuple(
+        PlanStep(
+            name,
+            action,
+            TensorInfo(info.shape, _output_dtype(action, info.dtype, options)),
+            source,
+            layer_of(name, pattern),
+            layers.get(name),
+        )
+        for name, action, info, source in aligned.steps
+    )
+
+
+def _read_bytes(
+    method: Method, steps: tuple[PlanStep, ...], models: Mapping[str, Checkpoint], base: Checkpoint | None
+) -> int:
+    """Bytes read in all passes."""
+    width = len(models) + (base is not None and method.capabilities.base == "required")
+    merged = sum(
+        step.info.numel * _widest(step.name, models, base).itemsize
+        for step in steps
+        if step.action == "merge"
+    )
+    copied = sum(step.info.nbytes for step in steps if step.action != "merge")
+    return merged * width * (1 + method.capabilities.surveys) + copied
 
 
 def _output_dtype(action: str, dtype: torch.dtype, options: EngineOptions) -> torch.dtype:
