@@ -61,15 +61,16 @@ def main() -> None:
 def _save(result: dict) -> str:
     """Write what is known so far; gives the table."""
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "merge.json").write_text(json.dumps(result, indent=1) + "\n")
+    name = f"merge-{result['size']}"
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     text = _markdown(result)
-    (RESULTS / "merge.md").write_text(text)
+    (RESULTS / f"{name}.md").write_text(text)
     groups = [
-        (name, [(row["what"], row["times_limit"]) for row in rows])
-        for name, rows in result["methods"].items()
+        (method, [(row["what"], row["times_limit"]) for row in rows])
+        for method, rows in result["methods"].items()
     ]
     label = "time to merge, in multiples of the physical limit (logarithmic)"
-    (RESULTS / "merge.svg").write_text(bars(groups, label=label))
+    (RESULTS / f"{name}.svg").write_text(bars(groups, label=label))
     return text
 
 

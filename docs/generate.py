@@ -32,6 +32,7 @@ from _generate import (
     parity,
     report,
     results,
+    speed,
     text,
 )
 
@@ -70,11 +71,12 @@ def pages() -> dict[str, str]:
         "errors.md": errors.error_classes(),
         "report.md": report.report(),
         "results.md": results.results(),
+        "speed.md": speed.speed(),
     }
     texts = {name: _filled(name, fragments) for name, fragments in made.items()}
     texts |= {f"methods/{found.name}.md": methods.page(found, registry) for found in registry.all("method")}
     reference = {f"{REFERENCE}/{name}": f"{NOTE}\n\n{page.rstrip()}\n" for name, page in texts.items()}
-    return {**reference, **results.pictures(), **demo.demo()}
+    return {**reference, **results.pictures(), **speed.pictures(), **demo.demo()}
 
 
 def _filled(name: str, fragments: Mapping[str, str]) -> str:
@@ -94,6 +96,11 @@ def _contents(registry: Registry) -> str:
         ("[Statistics and builders](statistics.md)", count("statistic", "builder"), "what methods rely on"),
         ("[Presets](presets.md)", len(components.preset_rows(registry)), "configs that plugins bring"),
         ("[Methods on the benchmarks](results.md)", "", "accuracy of every method, with data and without"),
+        (
+            "[Speed and memory](speed.md)",
+            "",
+            "large merges, against the physical limit and other tools",
+        ),
         ("[Embedded benchmarks](benchmarks.md)", "", "data, sizes, sources and licences"),
         ("[Config keys](config.md)", "", "every key of a config"),
         ("[Command line](cli.md)", len(list(commands.commands())), "the help of every command"),

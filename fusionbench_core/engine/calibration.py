@@ -48,6 +48,8 @@ class Duration:
     high: float
 
     def __str__(self) -> str:
+        if self.high < 1:
+            return "less than a second"
         return f"{_readable(self.low)} to {_readable(self.high)}"
 
 
