@@ -50,7 +50,7 @@ class NativeKernels:
         self._library: ctypes.CDLL | None = None
         self._entries = 0
         self._looked = self._settled = False
-        self._lock = threading.Lock()
+        self._lock, self._compiling = threading.Lock(), threading.Lock()
 
     def library(self, entries: int) -> ctypes.CDLL | None:
         """The library if there is one by now, else None: compute it in torch.
@@ -74,15 +74,18 @@ class NativeKernels:
 
     def compiled(self) -> ctypes.CDLL | None:
         """The library, compiled now if need be; None where that cannot be."""
-        if not self._settled and self.library(0) is None and not self._settled:
+        if self.library(0) is None:
             self._compile()
         return self._library
 
     def _compile(self) -> None:
-        with suppress(OSError, subprocess.SubprocessError):
-            _compile(self._source, self._file())
-            self._load()
-        self._settled = True
+        with self._compiling:
+            if self._settled:
+                return
+            with suppress(OSError, subprocess.SubprocessError):
+                _compile(self._source, self._file())
+                self._load()
+            self._settled = True
 
     def _load(self) -> bool:
         """Whether the library was there; it is used if it gives the same results."""
