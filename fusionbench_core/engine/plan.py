@@ -124,8 +124,11 @@ def make_plan(
     needs = _needs(method, steps, models, base, options)
     peak = 0
     with problems.gathered():
-        whole = isinstance(method, ModelMethod)
-        peak = method.memory(pool) if whole else _peak(method, steps, needs, options)
+        if not isinstance(method, ModelMethod):
+            peak = _peak(method, steps, needs, options)
+        elif not problems:
+            # What a method holds of a pool that is not as it declares is undefined.
+            peak = method.memory(pool)
     problems.raise_any()
     read = models if base is None else {**models, "_base_": base}
     return Plan(
