@@ -219,7 +219,7 @@ class ZooTask(ClassificationTask):
     """Clusters around three corners, rotated by a task's own matrix; the head is fixed."""
 
     seed: int = 0
-    samples: int = 24
+    samples: int = 12
     tokens: bool = False
 
     def card(self) -> TaskCard:
@@ -280,7 +280,7 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
 
 
 def case(
-    name: str = "mlp", *, count: int = 3, dtype: torch.dtype = torch.float32, seed: int = 0, samples: int = 24
+    name: str = "mlp", *, count: int = 3, dtype: torch.dtype = torch.float32, seed: int = 0, samples: int = 12
 ) -> Case:
     """A case of the zoo.
 

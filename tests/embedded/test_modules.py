@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 
 import pytest
+from warm import WarmPython
 
-MAIN = "from fusionbench_core.cli import main; main()"
 
+@pytest.fixture(scope="module")
+def fb():
+    """`fb WORDS --json` in a fresh process, in a directory: what it prints."""
+    python = WarmPython("torch", "transformers.modeling_utils", "transformers.conversion_mapping")
 
-def fb(directory, *words: str) -> dict:
-    done = subprocess.run(
-        [sys.executable, "-c", MAIN, *words, "--json"],
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    def run(directory, *words: str) -> dict:
+        done = python.fb(*words, "--json", cwd=directory, env=os.environ, timeout=280)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    yield run
+    python.close()
 
 
 @pytest.mark.parametrize("method", ["mixing/smile_upscaling", "ensemble/simple_ensemble"])
 @pytest.mark.parametrize(("benchmark", "task"), [("embedded_text", "spam"), ("embedded_vision", "digits")])
-def test_an_artefact_measures_in_a_fresh_process_what_the_run_measured(tmp_path, benchmark, task, method):
+def test_an_artefact_measures_in_a_fresh_process_what_the_run_measured(fb, tmp_path, benchmark, task, method):
     words = ["run", "--config-name", benchmark, f"method={method}", "taskpool.limit=6", "-o", "out"]
     report = fb(tmp_path, *words)
     again = fb(tmp_path, "evaluate", "out/model", "-t", benchmark, "--limit", "6", "--task", task)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import toy
 import yaml
+from warm import WarmPython
 
 PLUGIN = Path(toy.__file__)
 
@@ -17,8 +17,8 @@ PLUGIN = Path(toy.__file__)
 class Workspace:
     """An empty directory with models, a config, and `fb` in it."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, python: WarmPython) -> None:
+        self.root, self._python = root, python
         self.models = toy.make_models(root / "models")
         self.config = {
             "method": {"name": "mean"},
@@ -38,17 +38,11 @@ class Workspace:
 
     def fb(self, *words: str, env: dict[str, str] | None = None, timeout: float = 120):
         """Run `fb WORDS` here with only the toy plugin."""
-        return subprocess.run(
-            self.command(*words),
-            cwd=self.root,
-            env=self.environment(env),
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        words = ("--no-plugins", "--plugin", str(PLUGIN), *words)
+        return self._python.fb(*words, cwd=self.root, env=self.environment(env), timeout=timeout)
 
     def command(self, *words: str) -> list[str]:
+        """What starts `fb WORDS` as a process that can be sent signals."""
         # A shell starts background jobs deaf to Ctrl-C, and their children inherit it.
         hear = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
         main = f"{hear}; from fusionbench_core.cli import main; main()"
@@ -64,6 +58,14 @@ class Workspace:
         }
 
 
+@pytest.fixture(scope="session")
+def python():
+    """Where `fb` runs."""
+    python = WarmPython("torch", "fusionbench_core.run.runner", "fusionbench_core.report.html")
+    yield python
+    python.close()
+
+
 @pytest.fixture
-def workspace(tmp_path) -> Workspace:
-    return Workspace(tmp_path)
+def workspace(tmp_path, python) -> Workspace:
+    return Workspace(tmp_path, python)

@@ -16,7 +16,7 @@ from fusionbench_core.testing import Case, case
 @pytest.fixture(scope="session")
 def zoo() -> Case:
     """Three models with a task each: three classes, 48 samples a split."""
-    return case("mlp")
+    return case("mlp", samples=48)
 
 
 @pytest.fixture

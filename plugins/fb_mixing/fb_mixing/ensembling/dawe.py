@@ -66,7 +66,7 @@ class DataAdaptiveWeightEnsembling(LearnedRouterMethod):
     @classmethod
     def example(cls, models: Sequence[str]) -> dict[str, Any]:
         """A few steps."""
-        return {"steps": 4, "learning_rate": 0.01, "batch_size": 4}
+        return {"steps": 2, "learning_rate": 0.01, "batch_size": 4}
 
     def memory(self, pool: ModelPool) -> int:
         """The base, the task vectors, and the weights of a sample; while it learns, those of a batch."""
