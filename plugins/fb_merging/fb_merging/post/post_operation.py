@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
 from torch import Tensor
@@ -34,7 +34,12 @@ class PostOperation(TensorMethod):
     """Changes the task vector that another method has merged.
 
     What that method needs, promises and checks is derived from it.
+
+    Attributes:
+        own_scratch: Copies of a piece that the change takes beside the inner method's: a model, and at all.
     """
+
+    own_scratch: ClassVar[tuple[float, float]] = (0, 3)
 
     method: Inner = inner_method("task_arithmetic")
 
@@ -46,7 +51,7 @@ class PostOperation(TensorMethod):
             inner,
             base="required",
             locality=max(own.locality, inner.locality, key=_WIDTHS.index),
-            scratch=(own.scratch[0] + inner.scratch[0], own.scratch[1] + inner.scratch[1]),
+            scratch=(self.own_scratch[0] + inner.scratch[0], self.own_scratch[1] + inner.scratch[1]),
             surveys=inner.surveys + self.extra_surveys,
             laws=own.laws & inner.laws,
         )
@@ -66,7 +71,7 @@ class PostOperation(TensorMethod):
         return self.method.survey()
 
     def scratch(self, name: str, shape: tuple[int, ...], models: int) -> float:
-        each, besides = self.record.capabilities.scratch
+        each, besides = self.own_scratch
         return self.method.scratch(name, shape, models) + each * models + besides
 
     def merged(self, group: TensorGroup) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ SCALED = MethodRecord(
     target="fb_merging.post.scaled:Scaled",
     summary="scale what another method merged, by depth and by names of tensors",
     tags=("post", "task-vectors", "data-free"),
-    capabilities=Capabilities(base="required", locality="element", scratch=(0, 3), laws=TASK_VECTOR_LAWS),
+    capabilities=Capabilities(base="required", locality="element", scratch=(2, 8), laws=TASK_VECTOR_LAWS),
     paper=TASK_ARITHMETIC.paper,
 )
 
@@ -20,7 +20,7 @@ LINES = MethodRecord(
     summary="scale what another method merged, linearly from the first layer to the last",
     tags=("post", "task-vectors", "data-free"),
     capabilities=Capabilities(
-        base="required", locality="element", scratch=(0, 3), surveys=1, laws=TASK_VECTOR_LAWS
+        base="required", locality="element", scratch=(2, 8), surveys=1, laws=TASK_VECTOR_LAWS
     ),
     paper=Paper(
         title="LiNeS: Post-training Layer Scaling Prevents Forgetting and Enhances Model Merging",
@@ -36,7 +36,7 @@ SUBSPACE_BOOSTING = MethodRecord(
     target="fb_merging.post.subspace_boosting:SubspaceBoosting",
     summary="raise the small singular values of what another method merged",
     tags=("post", "task-vectors", "spectral", "data-free"),
-    capabilities=Capabilities(base="required", locality="tensor", scratch=(0, 20), laws=TASK_VECTOR_LAWS),
+    capabilities=Capabilities(base="required", locality="tensor", scratch=(2, 25), laws=TASK_VECTOR_LAWS),
     paper=Paper(
         title="Subspace-Boosted Model Merging",
         authors="Skorobogat et al.",
@@ -50,7 +50,7 @@ SINGULAR_VALUE_CALIBRATION = MethodRecord(
     target="fb_merging.post.singular_value_calibration:SingularValueCalibration",
     summary="scale singular values of what another method merged, down where the tasks overlap",
     tags=("post", "task-vectors", "spectral", "data-free"),
-    capabilities=Capabilities(base="required", locality="tensor", scratch=(3, 20), laws=TASK_VECTOR_LAWS),
+    capabilities=Capabilities(base="required", locality="tensor", scratch=(5, 25), laws=TASK_VECTOR_LAWS),
     paper=Paper(
         title="When Shared Knowledge Hurts: Spectral Over-Accumulation in Model Merging",
         authors="Li et al.",

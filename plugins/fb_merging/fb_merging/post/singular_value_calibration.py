@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -39,6 +40,8 @@ class SingularValueCalibration(PostOperation):
         Li et al., When Shared Knowledge Hurts: Spectral Over-Accumulation in Model Merging, ICML 2026,
         arXiv:2602.05536.
     """
+
+    own_scratch: ClassVar[tuple[float, float]] = (3, 20)
 
     alpha: float = Field(default=0.1, gt=0, description="α: least coefficient of a task along a direction")
     exclude: LeftAlone = ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -34,6 +36,8 @@ class SubspaceBoosting(PostOperation):
     Reference:
         Skorobogat et al., Subspace-Boosted Model Merging, 2025, arXiv:2506.16506.
     """
+
+    own_scratch: ClassVar[tuple[float, float]] = (0, 20)
 
     beta: float = Field(
         default=0.01, ge=0, le=1, description="β: fraction of the sum of singular values that stays as it is"

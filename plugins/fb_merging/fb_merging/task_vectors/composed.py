@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
@@ -25,8 +26,9 @@ class ComposedMethod(TensorMethod):
 
     @property
     def capabilities(self) -> Capabilities:
-        """Those of the composition."""
-        return self.composition.capabilities
+        """Those of the composition, with the memory that this one was found to take."""
+        scratch = self.record.capabilities.scratch
+        return dataclasses.replace(self.composition.capabilities, scratch=scratch)
 
     def check(self, models: Sequence[str]) -> None:
         self.composition.check(models)
