@@ -39,7 +39,7 @@ def learn(world: int, directory: Path | None = None, **parameters: Any) -> dict[
         directory=directory,
         on_progress=lambda done, total, message: steps.append(done),
     )
-    # 48 samples a split in batches of 9: shares of 5 and 4, and a last batch of 3.
+    # 12 samples a split in batches of 9: shares of 5 and 4, and a last batch of 3.
     method = AdaMerging(batch_size=9, learning_rate=0.02, **parameters)
     return {**method.fuse(job).details, "steps taken": steps}
 
