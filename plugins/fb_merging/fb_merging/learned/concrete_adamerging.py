@@ -54,7 +54,13 @@ class ConcreteAdaMerging(LearnedMethod):
     @classmethod
     def example(cls, models: Any) -> dict[str, Any]:
         """A few steps show all there is to check."""
-        return {"steps": 2, "mask_steps": 2, "learning_rate": 0.01, "inner_learning_rate": 0.1}
+        return {
+            "steps": 2,
+            "mask_steps": 2,
+            "learning_rate": 0.01,
+            "inner_learning_rate": 0.1,
+            "batch_size": 8,
+        }
 
     def parameterize(self, job: FusionJob, space: ParameterSpace) -> MaskedCoefficients:
         mask = ConcreteMask(

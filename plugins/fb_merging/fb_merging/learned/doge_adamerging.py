@@ -54,7 +54,7 @@ class DogeAdaMerging(LearnedMethod):
     @classmethod
     def example(cls, models: object) -> dict[str, object]:
         """A few steps show all there is to check."""
-        return {"steps": 4, "iterations": 5}
+        return {"steps": 2, "iterations": 5, "batch_size": 8}
 
     def parameterize(self, job: FusionJob, space: ParameterSpace) -> Parameterization:
         matrices = {

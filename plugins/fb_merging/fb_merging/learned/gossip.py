@@ -73,7 +73,7 @@ class Gossip(LearnedMethod):
     @classmethod
     def example(cls, models: Sequence[str]) -> Mapping[str, Any]:
         """A few steps show all there is to check."""
-        return {"steps": 2, "rounds": 2, "learning_rate": 0.01}
+        return {"steps": 2, "rounds": 2, "learning_rate": 0.01, "batch_size": 8}
 
     @model_validator(mode="after")
     def _a_ring_has_two_neighbours(self) -> Gossip:

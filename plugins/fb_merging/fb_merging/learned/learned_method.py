@@ -41,7 +41,7 @@ class LearnedMethod(ModelMethod):
     @classmethod
     def example(cls, models: Sequence[str]) -> Mapping[str, Any]:
         """A few steps show all there is to check."""
-        return {"steps": 2, "learning_rate": 0.01}
+        return {"steps": 2, "learning_rate": 0.01, "batch_size": 8}
 
     @property
     def loss_name(self) -> str:

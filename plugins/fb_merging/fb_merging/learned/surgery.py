@@ -52,7 +52,7 @@ class Surgery(LearnedMethod):
     @classmethod
     def example(cls, models: Sequence[str]) -> Mapping[str, Any]:
         """A few steps show all there is to check."""
-        return {"steps": 2, "rank": 2, "merging_steps": 2}
+        return {"steps": 2, "rank": 2, "merging_steps": 2, "batch_size": 8}
 
     @property
     def loss_name(self) -> str:

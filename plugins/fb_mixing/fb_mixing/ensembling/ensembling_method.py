@@ -50,7 +50,8 @@ class EnsemblingMethod(LearnedRouterMethod):
     @classmethod
     def example(cls, models: Sequence[str]) -> dict[str, Any]:
         """A few steps, on the modules of the kit's models."""
-        return {"steps": 2, "learning_rate": 0.01, "modules": ("layers.*", "*.mlp", "block")}
+        modules = ("layers.*", "*.mlp", "block")
+        return {"steps": 2, "learning_rate": 0.01, "batch_size": 8, "modules": modules}
 
     @abstractmethod
     def layer_shape(self, models: int) -> dict[str, Any]:
