@@ -79,7 +79,7 @@ def state(seed: int, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tens
     """A state dict with everything that trips mergers up; the big tensor spans several pieces."""
     generator = torch.Generator().manual_seed(seed)
     return {
-        "big": torch.randn(1100, 700, generator=generator).to(dtype),
+        "big": torch.randn(1700, 700, generator=generator).to(dtype),
         "vector": torch.randn(9, generator=generator).to(dtype),
         "one": torch.randn(1, generator=generator).to(dtype),
         "scalar": torch.tensor(float(seed), dtype=dtype),
