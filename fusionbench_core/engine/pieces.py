@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from fusionbench_core.checkpoints import TensorInfo
 from fusionbench_core.engine.step import PlanStep
 
-CHUNK = 1 << 19
-"""Entries of a piece: 2 MiB in fp32. A handful of operands stay in a cache, if not in the fastest one. Smaller
-pieces make calls so short that threads spend their time handing the interpreter to each other: at an eighth of
+CHUNK = 1 << 18
+"""Entries of a piece: 1 MiB in fp32. A handful of operands stay in a cache, if not in the fastest one. Smaller
+pieces make calls so short that threads spend their time handing the interpreter to each other: at a quarter of
 this size two threads took longer than one."""
 
 
