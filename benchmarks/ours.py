@@ -18,7 +18,7 @@ from fusionbench_core.checkpoints import Checkpoint
 from fusionbench_core.checkpoints.writer import SafetensorsWriter
 from fusionbench_core.engine.merge import StreamingMerge
 from fusionbench_core.engine.options import EngineOptions
-from fusionbench_core.engine.pieces import CHUNK, Piece, cut
+from fusionbench_core.engine.pieces import LARGEST, Piece, cut
 from fusionbench_core.engine.plan import Plan, make_plan
 from fusionbench_core.engine.workers import Workers
 from fusionbench_core.pools.pool import ModelPool, PooledModel
@@ -58,7 +58,9 @@ class Engine:
         move = partial(_move, checkpoints, writer, threading.local())
         try:
             with Workers(self._options.threads) as workers:
-                for _ in workers.map(move, (piece for step in plan for piece in cut(step, "element"))):
+                for _ in workers.map(
+                    move, (piece for step in plan for piece in cut(step, "element", plan.piece))
+                ):
                     pass
         finally:
             writer.close()
@@ -105,7 +107,7 @@ def _move(
     checkpoints: Sequence[Checkpoint], writer: SafetensorsWriter, own: threading.local, piece: Piece
 ) -> None:
     if not hasattr(own, "buffer"):
-        own.buffer = torch.empty(CHUNK, dtype=piece.step.info.dtype)
+        own.buffer = torch.empty(LARGEST, dtype=piece.step.info.dtype)
     values = own.buffer[: piece.stop - piece.start]
     for checkpoint in checkpoints:
         values.copy_(checkpoint.chunk(piece.step.name, piece.start, piece.stop))

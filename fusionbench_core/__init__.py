@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from fusionbench_core.methods import Method as Method
     from fusionbench_core.methods import ModelMethod as ModelMethod
     from fusionbench_core.methods import Predictor as Predictor
+    from fusionbench_core.methods import StoredPieces as StoredPieces
     from fusionbench_core.methods import Survey as Survey
     from fusionbench_core.methods import TaskConditioned as TaskConditioned
     from fusionbench_core.methods import TensorGroup as TensorGroup
@@ -147,6 +148,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "Method",
         "ModelMethod",
         "Predictor",
+        "StoredPieces",
         "Survey",
         "TaskConditioned",
         "TensorGroup",

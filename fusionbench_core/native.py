@@ -24,6 +24,9 @@ from pathlib import Path
 
 from fusionbench_core.places import cache_dir
 
+INCLUDE = Path(__file__).parent / "include"
+"""Headers that C files of plugins may include."""
+
 PAYS_FROM = 1 << 28
 """Entries after which compiling, which takes about a second, is worth it."""
 
@@ -35,7 +38,7 @@ class NativeKernels:
     """The functions of one C file.
 
     Args:
-        source: The C file, which lies in the package.
+        source: The C file, which lies in the package. It may include `stored.h`.
         functions: Name -> types of its arguments, of ctypes; all give an `int64_t`.
         agrees: Whether the functions give the bits of the torch code they stand for; asked once a process.
     """
@@ -104,8 +107,8 @@ class NativeKernels:
         return True
 
     def _file(self) -> Path:
-        text = self._source.read_bytes()
-        key = hashlib.sha256(b"\0".join([text, *(word.encode() for word in (*_command(), _processor()))]))
+        texts = [file.read_bytes() for file in (self._source, *sorted(INCLUDE.glob("*.h")))]
+        key = hashlib.sha256(b"\0".join([*texts, *(word.encode() for word in (*_command(), _processor()))]))
         return cache_dir("native") / f"{self._source.stem}-{key.hexdigest()[:24]}.so"
 
 
@@ -113,7 +116,7 @@ def _compile(source: Path, target: Path) -> None:
     temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
         subprocess.run(
-            [*_command(), "-o", str(temporary), str(source)],
+            [*_command(), f"-I{INCLUDE}", "-o", str(temporary), str(source)],
             check=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -129,7 +132,9 @@ def _compile(source: Path, target: Path) -> None:
 
 def _command() -> list[str]:
     # Other processors than x86's have all that is needed in their baseline.
-    native = ["-march=native"] if platform.machine() in ("x86_64", "AMD64") else []
+    native = (
+        ["-march=native", "-mprefer-vector-width=512"] if platform.machine() in ("x86_64", "AMD64") else []
+    )
     return [_compiler() or "cc", *FLAGS, *native]
 
 

@@ -86,7 +86,12 @@ class StreamingMerge:
         done = set(done)
         with self._allocation(), Workers(self._options.threads) as workers:
             survey = self._run_survey(self._method.survey(), workers, on_survey)
-            pieces = (p for s in self._plan if s.name not in done for p in cut(s, self._plan.locality))
+            pieces = (
+                p
+                for s in self._plan
+                if s.name not in done
+                for p in cut(s, self._plan.locality, self._plan.piece)
+            )
             total = 0
             for piece, part in workers.map(partial(self._merge, survey), pieces):
                 total = part if piece.start == 0 else add_checksums(total, part)
@@ -110,7 +115,7 @@ class StreamingMerge:
         steps = [step for step in self._plan if step.action == "merge"]
         while isinstance(state, Survey):
             total, count = None, 0
-            pieces = (piece for step in steps for piece in cut(step, self._plan.locality))
+            pieces = (piece for step in steps for piece in cut(step, self._plan.locality, self._plan.piece))
             for piece, seen in workers.map(partial(self._observe, state), pieces):
                 total = seen if total is None else total + seen
                 if piece.last:

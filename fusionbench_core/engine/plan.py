@@ -19,7 +19,7 @@ from fusionbench_core.dtypes import accumulation_dtype, dtype_name
 from fusionbench_core.engine.alignment import Alignment, align
 from fusionbench_core.engine.integers import check_integers
 from fusionbench_core.engine.options import EngineOptions
-from fusionbench_core.engine.pieces import piece_numel, pieces
+from fusionbench_core.engine.pieces import piece_numel, piece_size, pieces
 from fusionbench_core.engine.problems import Problems
 from fusionbench_core.engine.step import Action, PlanStep
 from fusionbench_core.errors import InsufficientResources, MissingCapability
@@ -43,6 +43,7 @@ class Plan:
         read_bytes: Bytes read in all passes.
         write_bytes: Bytes of the output.
         peak_bytes: Estimate of anonymous memory on top of the interpreter's.
+        piece: Entries of one piece of a tensor that may be cut.
         needs: Bytes that one piece of each tensor takes at most while it is merged.
         notes: What the user should know, e.g. tensors left out.
         facts: Gives everything that decides the output; to identify models in memory it reads them.
@@ -55,6 +56,7 @@ class Plan:
     read_bytes: int
     write_bytes: int
     peak_bytes: int
+    piece: int
     needs: Mapping[str, int] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
     facts: Callable[[], Mapping[str, Any]] = field(default=dict, repr=False, compare=False)
@@ -121,11 +123,12 @@ def make_plan(
     if options.integers == "error" and isinstance(method, TensorMethod):
         with problems.gathered():
             check_integers(steps, models, base)
-    needs = _needs(method, steps, models, base, options)
+    piece = piece_size(len(models) + (base is not None))
+    needs = _needs(method, steps, models, base, options, piece)
     peak = 0
     with problems.gathered():
         if not isinstance(method, ModelMethod):
-            peak = _peak(method, steps, needs, options)
+            peak = _peak(method, steps, needs, options, piece)
         elif not problems:
             # What a method holds of a pool that is not as it declares is undefined.
             peak = method.memory(pool)
@@ -139,6 +142,7 @@ def make_plan(
         read_bytes=_read_bytes(method, steps, models, base),
         write_bytes=sum(step.info.nbytes for step in steps),
         peak_bytes=peak,
+        piece=piece,
         needs=needs,
         notes=(*aligned.notes, *(pool.alignment.notes if pool.alignment else ()), *_too_large(peak, options)),
         facts=lambda: _facts(method, steps, read, options, seed),
@@ -226,6 +230,7 @@ def _needs(
     models: Mapping[str, Checkpoint],
     base: Checkpoint | None,
     options: EngineOptions,
+    piece: int,
 ) -> dict[str, int]:
     """Bytes that one piece of each tensor takes at most while it is merged."""
     each, besides = method.capabilities.scratch
@@ -237,12 +242,12 @@ def _needs(
             copies, locality = each * len(models) + besides, method.capabilities.locality
             if isinstance(method, TensorMethod):
                 copies = method.scratch(name, info.shape, len(models))
-        needs[name] = math.ceil(piece_numel(info, locality) * itemsize * copies)
+        needs[name] = math.ceil(piece_numel(info, locality, piece) * itemsize * copies)
     return needs
 
 
 def _peak(
-    method: Method, steps: tuple[PlanStep, ...], needs: Mapping[str, int], options: EngineOptions
+    method: Method, steps: tuple[PlanStep, ...], needs: Mapping[str, int], options: EngineOptions, piece: int
 ) -> int:
     """Bytes of the largest pieces that are in flight together."""
     widest = max(steps, key=lambda step: needs[step.name], default=None)
@@ -259,7 +264,9 @@ def _peak(
         )
     locality = method.capabilities.locality
     flights = (
-        needs[step.name] for step in steps for _ in range(min(options.threads, pieces(step.info, locality)))
+        needs[step.name]
+        for step in steps
+        for _ in range(min(options.threads, pieces(step.info, locality, piece)))
     )
     total = sum(heapq.nlargest(options.threads, flights))
     return total if budget is None else min(total, budget)

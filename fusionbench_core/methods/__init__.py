@@ -8,6 +8,7 @@ from fusionbench_core.methods.job import FusionJob
 from fusionbench_core.methods.members import LiveMembers, Members
 from fusionbench_core.methods.method import Method, ModelMethod, TensorMethod
 from fusionbench_core.methods.predictor import Predictor
+from fusionbench_core.methods.stored import StoredPieces
 from fusionbench_core.methods.survey import Survey
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Method",
     "ModelMethod",
     "Predictor",
+    "StoredPieces",
     "Survey",
     "TaskConditioned",
     "TensorGroup",

@@ -13,7 +13,9 @@ from torch import Tensor
 from fusionbench_core.checkpoints.finite import surely_finite
 from fusionbench_core.errors import MissingCapability
 from fusionbench_core.layers import Place, place_of
+from fusionbench_core.methods.arithmetic import shifted_base, weighted_sum
 from fusionbench_core.methods.operand import Operand
+from fusionbench_core.methods.stored import StoredPieces
 from fusionbench_core.randomness import uniform_block
 
 if TYPE_CHECKING:
@@ -29,7 +31,8 @@ class TensorGroup:
 
     All tensors of a group have one shape: `(n,)` for element-wise methods, `(rows, …)` for row-wise,
     and the tensor's own for whole-tensor methods. They are the method's to keep or overwrite: the
-    engine hands out copies. Sums are faster by :meth:`total` and :meth:`total_delta`, which make none.
+    engine hands out copies. Sums are faster by :meth:`total`, :meth:`mean` and
+    :meth:`shifted_base`, which make none.
 
     Attributes:
         name: Name of the tensor.
@@ -106,30 +109,44 @@ class TensorGroup:
 
     def total(self, weights: Sequence[float] | None = None) -> Tensor:
         """$\\sum_i w_i \\theta_i$, in the order of the models; weights are 1 by default."""
-        first, *others = self._operands
-        weight, *rest = weights or [1.0] * len(self._operands)
-        total = first.values() if isinstance(first, Operand) else first.clone()
-        if weight != 1:
-            total.mul_(weight)
-        # One buffer for all: memory that is in the cache, and faults no pages.
-        scratch = torch.empty_like(total)
-        for one, weight in zip(others, rest):
-            if isinstance(one, Operand):
-                one.add_to(total, weight, scratch)
-            else:
-                total.add_(one, alpha=weight)
-        if not surely_finite(total):
-            self._check()
-        return total
+        return self._total(weights or [1.0] * len(self._operands), 1)
 
-    def total_delta(self, weights: Sequence[float] | None = None) -> Tensor:
-        """$\\sum_i w_i (\\theta_i - \\theta_0)$, in the order of the models; weights are 1 by default."""
+    def mean(self) -> Tensor:
+        """$\\frac1n \\sum_i \\theta_i$, in the order of the models."""
+        return self._total([1.0] * len(self._operands), len(self._operands))
+
+    def shifted_base(self, scale: float = 1.0, weights: Sequence[float] | None = None) -> Tensor:
+        """$\\theta_0 + \\lambda \\sum_i w_i (\\theta_i - \\theta_0)$, in the order of the models.
+
+        Args:
+            scale: $\\lambda$.
+            weights: One a model, 1 by default.
+        """
+        weights = weights or [1.0] * len(self._operands)
+        if (pieces := self.stored()) and (shifted := shifted_base(pieces, weights, scale)):
+            return self._sound(*shifted)
         base = self.base
         total, scratch = torch.zeros_like(base), torch.empty_like(base)
-        for one, weight in zip(self._operands, weights or [1.0] * len(self._operands)):
+        for one, weight in zip(self._operands, weights):
             delta = one.minus(base, scratch) if isinstance(one, Operand) else one - base
             total.add_(delta, alpha=weight)
-        return total
+        return torch.add(base, total, alpha=scale)
+
+    def stored(self) -> StoredPieces | None:
+        """The pieces as they are stored, with the base's, for functions in C that subtract as they go.
+
+        Such functions tell when they find NaN or Inf, and :meth:`check` is called then. None where they
+        cannot read the pieces, and where `base` or `deltas` were taken, which may have been overwritten:
+        compute in torch.
+        """
+        untouched = isinstance(self._base, Operand) and "deltas" not in self.__dict__
+        return self._stored(self._base) if untouched else None
+
+    def check(self) -> None:
+        """Raise NonFiniteInput if a piece of a model, or of the base, holds NaN or Inf."""
+        for one in (*self._operands, self._base):
+            if isinstance(one, Operand):
+                one.check()
 
     @property
     def place(self) -> Place:
@@ -213,10 +230,37 @@ class TensorGroup:
         """Shape of the piece."""
         return tuple(self._operands[0].shape)
 
-    def _check(self) -> None:
-        for one in self._operands:
+    def _total(self, weights: Sequence[float], divisor: float) -> Tensor:
+        if (pieces := self._stored(None)) and (summed := weighted_sum(pieces, weights, divisor)):
+            return self._sound(*summed)
+        (first, *others), (weight, *rest) = self._operands, weights
+        total = first.values() if isinstance(first, Operand) else first.clone()
+        if weight != 1:
+            total.mul_(weight)
+        # One buffer for all: memory that is in the cache, and faults no pages.
+        scratch = torch.empty_like(total)
+        for one, weight in zip(others, rest):
             if isinstance(one, Operand):
-                one.check()
+                one.add_to(total, weight, scratch)
+            else:
+                total.add_(one, alpha=weight)
+        if divisor != 1:
+            total.div_(divisor)
+        return self._sound(total, surely_finite(total))
+
+    def _stored(self, base: Tensor | Operand | None) -> StoredPieces | None:
+        """For functions that compute in fp32."""
+        stored = []
+        for one in self._operands if base is None else (*self._operands, base):
+            if not isinstance(one, Operand) or one.dtype != torch.float32:
+                return None
+            stored.append(one.stored)
+        return StoredPieces.of(stored) if base is None else StoredPieces.of(stored[:-1], stored[-1])
+
+    def _sound(self, result: Tensor, finite: bool) -> Tensor:
+        if not finite:
+            self.check()
+        return result.view(self.piece_shape)
 
 
 def _operand(one: Tensor | Operand) -> Operand:

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from fusionbench_core.methods.arithmetic import add, subtract, widen
+from fusionbench_core.methods.arithmetic import subtract, widen
 
 
 class Operand:
@@ -30,33 +30,35 @@ class Operand:
         check: Callable[[Tensor], None] = lambda stored: None,
     ) -> None:
         self.shape = shape
-        self._read, self._dtype, self._check = read, dtype, check
+        self.dtype = dtype
+        self._read, self._check = read, check
 
     def values(self) -> Tensor:
         """A copy to compute with, which is the caller's own."""
-        return self._sound(*widen(self._stored, self._dtype))
+        return self._sound(*widen(self.stored, self.dtype))
 
     def minus(self, base: Tensor, out: Tensor | None = None) -> Tensor:
         """The difference from `base`, a new tensor unless there is one to overwrite."""
         if out is None:
-            out = torch.empty(self.shape, dtype=torch.promote_types(self._dtype, base.dtype))
-        return self._sound(out, subtract(self._stored, base.reshape(-1), out.view(-1)))
+            out = torch.empty(self.shape, dtype=torch.promote_types(self.dtype, base.dtype))
+        return self._sound(out, subtract(self.stored, base.reshape(-1), out.view(-1)))
 
     def add_to(self, total: Tensor, weight: float, scratch: Tensor) -> None:
         """Add it `weight` times to `total`, in place; NaN and Inf are looked for by the caller."""
-        add(total.view(-1), self._stored, weight, scratch.view(-1))
+        total.view(-1).add_(scratch.view(-1).copy_(self.stored), alpha=weight)
 
     def check(self) -> None:
         """Raise NonFiniteInput if the piece holds NaN or Inf."""
-        self._check(self._stored)
+        self._check(self.stored)
 
     def first_part(self, share: int) -> Operand:
         """The first of `share` equal parts of the piece, flat; its last one may be shorter."""
         count = -(-math.prod(self.shape) // share)
-        return Operand(lambda: self._stored[:count], self._dtype, (count,), self._check)
+        return Operand(lambda: self.stored[:count], self.dtype, (count,), self._check)
 
     @cached_property
-    def _stored(self) -> Tensor:
+    def stored(self) -> Tensor:
+        """The piece as it is stored, flat; not to be written to."""
         return self._read()
 
     def _sound(self, result: Tensor, finite: bool) -> Tensor:

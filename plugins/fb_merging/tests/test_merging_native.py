@@ -6,20 +6,24 @@ import pytest
 import torch
 from fb_merging.operations import native
 
-from fusionbench_core import fuse
+from fusionbench_core import NativeKernels, NonFiniteInput, fuse
 
 PARAMETERS = [
     {"density": 0.3},
     {"density": 0.3, "trim": "tensor", "weights": [0.2, 1.0, -0.5]},
     {"density": 1.0, "scaling_factor": 0.4},
     {"density": [0.01, 0.5, 0.9], "merge_func": "sum"},
+    {"density": 0.5, "merge_func": "max", "weights": [1.0, -2.0, 0.3]},
 ]
 
 
 @pytest.fixture
 def in_c(monkeypatch, tmp_path):
     monkeypatch.setenv("FB_CACHE_HOME", str(tmp_path))
-    if native._KERNELS.compiled() is None:
+    known = native._KERNELS
+    fresh = NativeKernels(known._source, known._functions, known._agrees)
+    monkeypatch.setattr(native, "_KERNELS", fresh)
+    if fresh.compiled() is None:
         pytest.skip("needs a C compiler, and a processor with fused multiplication and addition")
 
 
@@ -35,7 +39,31 @@ def test_ties_merging_has_the_same_bits(in_c, monkeypatch, parameters, dtype):
     experts[2]["layers.1.w"] = 2 * base["layers.1.w"] - experts[1]["layers.1.w"]
     models = dict(zip("abc", experts))
     found = fuse("ties_merging", models=models, base=base, **parameters)
-    monkeypatch.setattr(native, "library_for", lambda *tensors: None)
+    monkeypatch.setattr(native, "library_for", lambda entries: None)
     wanted = fuse("ties_merging", models=models, base=base, **parameters)
     for name, tensor in wanted.items():
         assert torch.equal(found[name].view(torch.int8), tensor.view(torch.int8)), name
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("density", [0.3, 1.0])
+def test_nan_and_inf_are_seen_where_small_updates_are_trimmed(in_c, density, bad):
+    generator = torch.Generator().manual_seed(1)
+    base, *experts = ({"w": torch.randn(5000, generator=generator)} for _ in range(3))
+    experts[1]["w"][4500] = bad
+    with pytest.raises(NonFiniteInput, match="1 of 5000") as caught:
+        fuse("ties_merging", models=dict(zip("ab", experts)), base=base, density=density)
+    assert caught.value.where["model"] == "b"
+
+
+@pytest.mark.parametrize("mixed", [(torch.bfloat16, torch.float32), (torch.float32, torch.float16)])
+def test_models_of_several_dtypes_merge_as_in_torch(in_c, monkeypatch, mixed):
+    generator = torch.Generator().manual_seed(2)
+    values = torch.randn(3, 3000, generator=generator)
+    base, one, other = (
+        {"w": each.to(dtype)} for each, dtype in zip(values, (torch.float32, *mixed), strict=True)
+    )
+    found = fuse("ties_merging", models={"a": one, "b": other}, base=base)
+    monkeypatch.setattr(native, "library_for", lambda entries: None)
+    wanted = fuse("ties_merging", models={"a": one, "b": other}, base=base)
+    assert torch.equal(found["w"], wanted["w"])

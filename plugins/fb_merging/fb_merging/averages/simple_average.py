@@ -23,4 +23,4 @@ class SimpleAverage(TensorMethod):
     """
 
     def merge(self, group: TensorGroup) -> Tensor:
-        return group.total().div_(len(group.names))
+        return group.mean()

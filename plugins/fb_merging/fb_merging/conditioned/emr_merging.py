@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fb_merging.conditioned.masked_method import MaskedMethod
 from fb_merging.conditioned.records import EMR_MERGING
-from fb_merging.operations.combine import DISJOINT, elect_sign
+from fb_merging.operations.combine import merge_elected
 from fusionbench_core import implements
 
 
@@ -37,7 +37,7 @@ class EmrMerging(MaskedMethod):
     """
 
     def unify(self, deltas: Sequence[Tensor], names: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
-        unified = DISJOINT["max"](deltas, elect_sign(deltas))
+        unified = merge_elected(deltas, "max")
         # Signs, not products, which underflow.
         return unified, [(delta.sign() * unified.sign()) > 0 for delta in deltas]
 

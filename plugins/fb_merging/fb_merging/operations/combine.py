@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fb_merging.operations import native
+from fb_merging.operations.per_model import below_all
 
 
 def add_all(tensors: Sequence[Tensor]) -> Tensor:
@@ -51,17 +52,37 @@ def mean_of_active(tensors: Sequence[Tensor], weights: Sequence[float] | None = 
     count, scratch = torch.zeros_like(tensors[0]), torch.empty_like(tensors[0])
     for tensor, weight in zip(tensors, each):
         count.add_(torch.sign(tensor, out=scratch).abs_(), alpha=weight)
-    return add_all(tensors).div_(count.clamp_(min=_below_all(each)))
+    return add_all(tensors).div_(count.clamp_(min=below_all(each)))
+
+
+def merge_elected(
+    deltas: Sequence[Tensor], merge_func: str, weights: Sequence[float] | None = None
+) -> Tensor:
+    """Elect a sign for each entry, and merge the updates that have it.
+
+    Args:
+        deltas: Task vectors, of one shape, multiplied by their weights.
+        merge_func: `mean`, `sum` or `max` of what agrees.
+        weights: The weights, for the mean; see :func:`disjoint_mean`.
+    """
+    if (pieces := native.pieces_of(deltas)) and (
+        library := native.library_for(pieces.entries * pieces.models)
+    ):
+        merged = native.trim_and_elect(library, pieces, merge_func, weights=weights)
+        if merged is not None:
+            return merged.view(deltas[0].shape)
+    return elect_and_merge(deltas, merge_func, weights)
+
+
+def elect_and_merge(
+    deltas: Sequence[Tensor], merge_func: str, weights: Sequence[float] | None = None
+) -> Tensor:
+    """What :func:`merge_elected` gives, by torch."""
+    return DISJOINT[merge_func](deltas, elect_sign(deltas), weights)
 
 
 def elect_sign(deltas: Sequence[Tensor]) -> Tensor:
     """Sign of the sum of all updates, entry by entry: -1, 0 or 1."""
-    library = native.library_for(*deltas)
-    return native.elect_sign(library, deltas) if library else sign_of_sum(deltas)
-
-
-def sign_of_sum(deltas: Sequence[Tensor]) -> Tensor:
-    """What :func:`elect_sign` gives, by torch."""
     return add_all(deltas).sign_()
 
 
@@ -80,21 +101,11 @@ def disjoint_mean(deltas: Sequence[Tensor], sign: Tensor, weights: Sequence[floa
     (without sign) of those that agree.
     """
     each = [abs(weight) for weight in weights or [1.0] * len(deltas)]
-    library, smallest = native.library_for(sign, *deltas), _below_all(each)
-    if library:
-        return native.disjoint_mean(library, deltas, sign, each, smallest)
-    return mean_of_agreeing(deltas, sign, each, smallest)
-
-
-def mean_of_agreeing(
-    deltas: Sequence[Tensor], sign: Tensor, weights: Sequence[float], smallest: float
-) -> Tensor:
-    """What :func:`disjoint_mean` gives, by torch; divisors below `smallest` are sums of no weight."""
     total, count = torch.zeros_like(sign), torch.zeros_like(sign)
-    for agreeing, weight in zip(_agreeing(deltas, sign), weights):
+    for agreeing, weight in zip(_agreeing(deltas, sign), each):
         total += agreeing
         count.add_(agreeing.sign_(), alpha=weight)
-    return total.div_(count.clamp_(min=smallest)).mul_(sign)
+    return total.div_(count.clamp_(min=below_all(each))).mul_(sign)
 
 
 def disjoint_max(deltas: Sequence[Tensor], sign: Tensor, weights: Sequence[float] | None = None) -> Tensor:
@@ -102,7 +113,8 @@ def disjoint_max(deltas: Sequence[Tensor], sign: Tensor, weights: Sequence[float
     largest = torch.zeros_like(sign)
     for agreeing in _agreeing(deltas, sign):
         torch.maximum(largest, agreeing, out=largest)
-    return largest.mul_(sign)
+    # Of 0 and -0 either can be the larger one; 0 is added so that none is negative.
+    return largest.add_(0.0).mul_(sign)
 
 
 class DisjointMerge(Protocol):
@@ -117,12 +129,6 @@ DISJOINT: dict[str, DisjointMerge] = {
     "max": disjoint_max,
 }
 """Name -> how updates of one sign are merged."""
-
-
-def _below_all(weights: Sequence[float]) -> float:
-    """Above 0, and below each sum of some of the weights, none of which is negative."""
-    # A bound of the divisors is one vectorised pass; a mask takes twenty times as long.
-    return min((weight for weight in weights if weight), default=1.0) / 2
 
 
 def _agreeing(deltas: Sequence[Tensor], sign: Tensor) -> Iterator[Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -69,11 +70,9 @@ class MagnitudeThreshold(Survey):
     def observe(self, group: TensorGroup) -> Sample | Tally:
         """The sample's magnitudes, or counts and candidates."""
         if self.ranges:
-            counted = [_Inside.of(delta, limits) for delta, limits in zip(group.deltas, self.ranges)]
-            return Tally(group.names, counted)
-        digits = [magnitude_bits(delta) >> _LOW_BITS for delta in group.part(SHARE).deltas]
+            return Tally(group.names, _count(group, self.ranges))
         # Neighbours are alike, so whole pieces go to one slot or another.
-        return Sample(group.names, {_slot(group): digits})
+        return Sample(group.names, {_slot(group): [bits >> _LOW_BITS for bits in _sampled(group)]})
 
     def advance(self, total: Sample | Tally | None) -> MagnitudeThreshold | list[float]:
         if total is None:
@@ -145,14 +144,6 @@ class _Inside:
     above: int
     pending: list[Bits] = field(default_factory=list)
     counts: NDArray[np.int64] | None = None
-
-    @classmethod
-    def of(cls, delta: Tensor, limits: tuple[int, int]) -> _Inside:
-        if library := native.library_for(delta):
-            inside, above = native.count_inside(library, delta, *limits)
-        else:
-            inside, above = bits_inside(magnitude_bits(delta), *limits)
-        return cls(*limits, delta.numel(), above, [inside])
 
     @property
     def shift(self) -> int:
@@ -264,6 +255,26 @@ def bits_inside(bits: Bits, start: int, stop: int) -> tuple[Bits, int]:
     low = bits >= start
     above = int(np.count_nonzero(high))
     return bits[np.flatnonzero(np.logical_xor(low, high, out=low))], above
+
+
+def _sampled(group: TensorGroup) -> Sequence[Bits]:
+    """Magnitudes of a part of each model's task vector."""
+    entries, found = math.prod(group.piece_shape), None
+    if (library := native.library_for(entries // SHARE)) and (pieces := group.stored()):
+        found = native.read_magnitudes(library, pieces, -(-entries // SHARE))
+    return [magnitude_bits(delta) for delta in group.part(SHARE).deltas] if found is None else list(found)
+
+
+def _count(group: TensorGroup, ranges: Sequence[tuple[int, int]]) -> list[_Inside]:
+    """What each model's task vector has in its range."""
+    entries, found = math.prod(group.piece_shape), None
+    if library := native.library_for(entries * len(ranges)):
+        pieces = group.stored() or native.pieces_of(group.deltas)
+        found = native.count_inside(library, pieces, ranges) if pieces else None
+    if found is None:
+        # NaN and Inf are reported as the task vectors are taken.
+        found = [bits_inside(magnitude_bits(delta), *limits) for delta, limits in zip(group.deltas, ranges)]
+    return [_Inside(*limits, entries, above, [inside]) for limits, (inside, above) in zip(ranges, found)]
 
 
 def _slot(group: TensorGroup) -> int:

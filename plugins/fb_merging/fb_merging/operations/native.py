@@ -11,84 +11,156 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fusionbench_core import NativeKernels
+from fb_merging.operations.per_model import below_all
+from fusionbench_core import NativeKernels, StoredPieces
+
+Inside = tuple[NDArray[np.int32], int]
+"""The bits of magnitudes in a range, and how many magnitudes lie beyond it."""
+
+_MERGE_FUNCTIONS = ("mean", "sum", "max")
+_BLOCK = 1024
+"""Entries of a block; the same as in `stored.h`."""
+
+_LANES = 16
+"""Entries that are sifted together; the same as in `sparse.c`."""
 
 
-def library_for(*tensors: Tensor) -> ctypes.CDLL | None:
-    """The functions, if these tensors are theirs: fp32, contiguous, of one shape, on the processor."""
-    for tensor in tensors:
-        if tensor.dtype != torch.float32 or not tensor.is_contiguous() or tensor.device.type != "cpu":
-            return None
-        if tensor.shape != tensors[0].shape:
-            return None
-    return _KERNELS.library(sum(tensor.numel() for tensor in tensors))
+def library_for(entries: int) -> ctypes.CDLL | None:
+    """The functions, if they are there by now."""
+    return _KERNELS.library(entries)
+
+
+def pieces_of(deltas: Sequence[Tensor]) -> StoredPieces | None:
+    """Task vectors as pieces without a base, if the functions can read them."""
+    return StoredPieces.of(deltas) if all(delta.dtype == torch.float32 for delta in deltas) else None
 
 
 def keep_largest(library: ctypes.CDLL, delta: Tensor, threshold: float) -> Tensor:
-    """`delta` with 0 in place of all entries whose magnitude is below `threshold`."""
+    """`delta`, of which pieces can be made, with 0 in place of all magnitudes below `threshold`."""
     kept = torch.empty_like(delta)
     library.keep_largest(kept.data_ptr(), delta.data_ptr(), threshold, delta.numel())
     return kept
 
 
-def count_inside(library: ctypes.CDLL, delta: Tensor, start: int, stop: int) -> tuple[NDArray[np.int32], int]:
-    """The magnitudes' bits from `start` to before `stop`, and how many lie beyond."""
-    inside, above = np.empty(delta.numel(), np.int32), ctypes.c_int64()
-    arguments = inside.ctypes.data, ctypes.addressof(above), delta.data_ptr(), start, stop, delta.numel()
-    found = library.count_inside(*arguments)
-    return inside[:found].copy(), above.value
+def read_magnitudes(library: ctypes.CDLL, pieces: StoredPieces, entries: int) -> NDArray[np.int32] | None:
+    """`(models, entries)`: the bits of the first magnitudes of each task vector; None with NaN and Inf."""
+    out = np.empty((pieces.models, entries), np.int32)
+    return out if library.read_magnitudes(out.ctypes.data, pieces.address, entries) else None
 
 
-def elect_sign(library: ctypes.CDLL, deltas: Sequence[Tensor]) -> Tensor:
-    """The sign of the sum of all: -1, 0 or 1."""
-    out = torch.empty_like(deltas[0])
-    pointers = _pointers(deltas)
-    library.elect_sign(out.data_ptr(), ctypes.addressof(pointers), len(deltas), out.numel())
-    return out
+def count_inside(
+    library: ctypes.CDLL, pieces: StoredPieces, ranges: Sequence[tuple[int, int]]
+) -> list[Inside] | None:
+    """What each task vector has in its range of bits, the upper one excluded; None with NaN and Inf."""
+    buffer, counts = np.empty(pieces.entries + _LANES, np.int32), (ctypes.c_int64 * 2)()
+    found = []
+    for model, limits in enumerate(ranges):
+        into = buffer.ctypes.data, ctypes.addressof(counts)
+        if not library.count_inside(*into, pieces.address, model, *limits):
+            return None
+        found.append((buffer[: counts[0]].copy(), counts[1]))
+    return found
 
 
-def disjoint_mean(
-    library: ctypes.CDLL, deltas: Sequence[Tensor], sign: Tensor, weights: Sequence[float], smallest: float
-) -> Tensor:
-    """The mean of those updates that have the elected sign; no sum of weights is below `smallest`."""
-    out = torch.empty_like(sign)
-    pointers, each = _pointers(deltas), (ctypes.c_float * len(deltas))(*weights)
-    addresses = ctypes.addressof(pointers), sign.data_ptr(), ctypes.addressof(each)
-    library.disjoint_mean(out.data_ptr(), *addresses, len(deltas), smallest, out.numel())
-    return out
+def trim_and_elect(
+    library: ctypes.CDLL,
+    pieces: StoredPieces,
+    merge_func: str,
+    *,
+    thresholds: Sequence[float] | None = None,
+    factors: Sequence[float] | None = None,
+    weights: Sequence[float] | None = None,
+    scale: float = 1.0,
+) -> Tensor | None:
+    """Trim, multiply, elect a sign for each entry, and merge what has it; None with NaN and Inf.
 
+    With a base, the result is added to it.
 
-def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
-    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+    Args:
+        library: The functions.
+        pieces: The models and the base, or the task vectors alone.
+        merge_func: `mean`, `sum` or `max`.
+        thresholds: For each task vector, the smallest magnitude that is kept; all are by default.
+        factors: What each is multiplied with then, 1 by default.
+        weights: How much each counts in the mean, without sign, 1 by default.
+        scale: What the result is multiplied with before it is added to the base.
+
+    Returns:
+        `(entries,)`: the merged task vector, or the merged model, fp32.
+    """
+    ones = [1.0] * pieces.models
+    weights = [abs(weight) for weight in weights or ones]
+    lists = thresholds or [0.0] * pieces.models, factors or ones, weights
+    arrays = [(ctypes.c_float * pieces.models)(*each) for each in lists]
+    out, scratch = (
+        torch.empty(pieces.entries, dtype=torch.float32),
+        torch.empty(pieces.models * _BLOCK, dtype=torch.float32),
+    )
+    finite = library.trim_and_elect(
+        out.data_ptr(),
+        pieces.address,
+        *(ctypes.addressof(each) for each in arrays),
+        _MERGE_FUNCTIONS.index(merge_func),
+        below_all(weights),
+        scale,
+        scratch.data_ptr(),
+    )
+    return out if finite else None
 
 
 def _agrees(library: ctypes.CDLL) -> bool:
-    # Imported late: these modules use this one.
-    from fb_merging.operations import combine, magnitude, sparsify
-
     generator = torch.Generator().manual_seed(0)
-    deltas = list(torch.randn(3, 2003, generator=generator))
+    base, *deltas = torch.randn(4, 2003, generator=generator, dtype=torch.float32)
     deltas[0][:500] = deltas[1][:500] = 0
     deltas[2][250:750] = -deltas[0][250:750] - deltas[1][250:750]
-    for delta in deltas:
-        threshold = float(delta[1001].abs())
-        if not _same(keep_largest(library, delta, threshold), sparsify.hardshrink_below(delta, threshold)):
-            return False
-        bits = magnitude.magnitude_bits(delta)
-        start, stop = sorted(map(int, bits[1001:1003]))
-        for limits in ((start, stop), (0, stop), (start, 1 << 31)):
-            found, wanted = count_inside(library, delta, *limits), magnitude.bits_inside(bits, *limits)
-            if found[1] != wanted[1] or not np.array_equal(found[0], wanted[0]):
-                return False
-    sign, weights = combine.sign_of_sum(deltas), [0.5, 1.0, 0.3]
-    mean = disjoint_mean(library, deltas, sign, weights, 0.15)
-    return _same(elect_sign(library, deltas), sign) and _same(
-        mean, combine.mean_of_agreeing(deltas, sign, weights, 0.15)
+    models = [base + delta for delta in deltas]
+    differences = [model - base for model in models]
+    return _agrees_on(library, StoredPieces(deltas), deltas) and _agrees_on(
+        library, StoredPieces(models, base), differences, base
     )
+
+
+def _agrees_on(
+    library: ctypes.CDLL, pieces: StoredPieces, deltas: list[Tensor], base: Tensor | None = None
+) -> bool:
+    # Imported late: these modules use this one.
+    from fb_merging.operations.combine import elect_and_merge
+    from fb_merging.operations.magnitude import bits_inside, magnitude_bits
+    from fb_merging.operations.sparsify import hardshrink_below
+
+    bits = [magnitude_bits(delta) for delta in deltas]
+    read = read_magnitudes(library, pieces, 1500)
+    if read is None or not np.array_equal(read, [each[:1500] for each in bits]):
+        return False
+    start, stop = sorted(map(int, bits[0][1001:1003]))
+    ranges = [(start, stop), (0, stop), (start, 1 << 31)]
+    counted = count_inside(library, pieces, ranges)
+    wanted = [bits_inside(each, *limits) for each, limits in zip(bits, ranges)]
+    if counted is None or not all(map(_same_inside, counted, wanted)):
+        return False
+    thresholds = [float(delta[1001].abs()) for delta in deltas]
+    trimmed = [hardshrink_below(delta, threshold) for delta, threshold in zip(deltas, thresholds)]
+    kept = [keep_largest(library, *each) for each in zip(deltas, thresholds)]
+    if not all(map(_same, kept, trimmed)):
+        return False
+    weights = [0.5, 1.0, -0.3]
+    weighted = [delta * weight for delta, weight in zip(trimmed, weights)]
+    given = {"thresholds": thresholds, "factors": weights, "weights": weights, "scale": 0.4}
+    for merge_func in _MERGE_FUNCTIONS:
+        merged = trim_and_elect(library, pieces, merge_func, **given)
+        wanted = elect_and_merge(weighted, merge_func, weights)
+        wanted = wanted if base is None else torch.add(base, wanted, alpha=0.4)
+        if merged is None or not _same(merged, wanted):
+            return False
+    return True
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
     return torch.equal(one.view(torch.int32), other.view(torch.int32))
+
+
+def _same_inside(one: Inside, other: Inside) -> bool:
+    return one[1] == other[1] and np.array_equal(one[0], other[0])
 
 
 _POINTER, _INTEGER, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
@@ -96,9 +168,9 @@ _KERNELS = NativeKernels(
     Path(__file__).with_name("sparse.c"),
     {
         "keep_largest": (_POINTER, _POINTER, _FLOAT, _INTEGER),
+        "read_magnitudes": (_POINTER, _POINTER, _INTEGER),
         "count_inside": (_POINTER, _POINTER, _POINTER, _INTEGER, _INTEGER, _INTEGER),
-        "elect_sign": (_POINTER, _POINTER, _INTEGER, _INTEGER),
-        "disjoint_mean": (_POINTER, _POINTER, _POINTER, _POINTER, _INTEGER, _FLOAT, _INTEGER),
+        "trim_and_elect": (_POINTER,) * 5 + (_INTEGER, _FLOAT, _FLOAT, _POINTER),
     },
     _agrees,
 )

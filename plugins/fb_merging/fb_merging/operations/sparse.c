@@ -1,17 +1,15 @@
-/* Trimming and electing in one pass each, over fp32 task vectors. */
+/* Trimming and electing in one pass each, over task vectors that are never written to memory. */
 
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 #include <math.h>
-#include <stdint.h>
-#include <string.h>
 
-#define BLOCK 1024
-#define FEW 128
+#include "stored.h"
 
-static inline int32_t magnitude_bits(float value) {
-    int32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits & 0x7fffffff;
-}
+#define LANES 16 /* entries that are looked at together */
+
+enum { MEAN, SUM, MAX };
 
 /* out = delta where its magnitude is at least `threshold`, else 0 */
 int64_t keep_largest(float *restrict out, const float *restrict delta, float threshold, int64_t n) {
@@ -19,67 +17,133 @@ int64_t keep_largest(float *restrict out, const float *restrict delta, float thr
     return n;
 }
 
-/* Magnitudes of `start <= bits < stop` go to `inside`; above[0] counts those beyond. Gives how many there are.
-   Few are, so blocks are counted first, which is fast, and most are not looked at again. */
-int64_t count_inside(int32_t *restrict inside, int64_t *restrict above, const float *restrict delta,
-                     int64_t start, int64_t stop, int64_t n) {
-    const int32_t first = (int32_t)start, last = (int32_t)(stop - 1);
-    int64_t found = 0, beyond = 0;
-    for (int64_t from = 0; from < n; from += FEW) {
-        const int64_t width = n - from < FEW ? n - from : FEW;
-        int32_t high = 0, wanted = 0;
-        for (int64_t i = 0; i < width; i++) {
-            const int32_t bits = magnitude_bits(delta[from + i]);
+static inline int32_t magnitude_bits(float value) { return (int32_t)(bits_of(value) & 0x7fffffffu); }
+
+/* Magnitudes with `first <= bits <= last` go to `inside`, which has room for LANES more than `width`. Gives how
+   many there are, and adds the number of those above to `beyond`. */
+#ifdef __AVX512F__
+static inline int64_t sift(int32_t *restrict inside, int64_t *restrict beyond, const float *restrict delta,
+                           int32_t first, int32_t last, int64_t width) {
+    const __m512i low = _mm512_set1_epi32(first), high = _mm512_set1_epi32(last);
+    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+    int64_t found = 0, above = 0;
+    for (int64_t i = 0; i < width; i += LANES) {
+        const __mmask16 there = width - i < LANES ? (__mmask16)((1u << (width - i)) - 1) : 0xffff;
+        const __m512i bits = _mm512_and_si512(_mm512_maskz_loadu_epi32(there, delta + i), magnitude);
+        const __mmask16 over = _mm512_mask_cmpgt_epi32_mask(there, bits, high);
+        const __mmask16 in = _mm512_mask_cmpge_epi32_mask(there & ~over, bits, low);
+        _mm512_storeu_si512(inside + found, _mm512_maskz_compress_epi32(in, bits));
+        found += __builtin_popcount(in);
+        above += __builtin_popcount(over);
+    }
+    *beyond += above;
+    return found;
+}
+#else
+static inline int64_t sift(int32_t *restrict inside, int64_t *restrict beyond, const float *restrict delta,
+                           int32_t first, int32_t last, int64_t width) {
+    int64_t found = 0, above = 0;
+    for (int64_t i = 0; i < width; i += LANES) {
+        const int64_t end = width - i < LANES ? width : i + LANES;
+        int32_t over = 0, high = 0;
+        for (int64_t j = i; j < end; j++) {
+            const int32_t bits = magnitude_bits(delta[j]);
+            over += bits >= first;
             high += bits > last;
-            wanted += bits >= first;
         }
-        beyond += high;
-        if (wanted == high) continue;
-        for (int64_t i = 0; i < width; i++) {
-            const int32_t bits = magnitude_bits(delta[from + i]);
+        above += high;
+        if (over == high) continue;
+        for (int64_t j = i; j < end; j++) {
+            const int32_t bits = magnitude_bits(delta[j]);
             inside[found] = bits;
             found += bits >= first && bits <= last;
         }
     }
-    above[0] = beyond;
+    *beyond += above;
     return found;
 }
+#endif
 
-/* The sign of the sum of all: -1, 0 or 1 */
-int64_t elect_sign(float *restrict out, const float *const *deltas, int64_t models, int64_t n) {
-    for (int64_t from = 0; from < n; from += BLOCK) {
-        const int64_t width = n - from < BLOCK ? n - from : BLOCK;
-        float *restrict total = out + from;
-        memcpy(total, deltas[0] + from, width * sizeof(float));
-        for (int64_t model = 1; model < models; model++) {
-            const float *restrict delta = deltas[model] + from;
-            for (int64_t i = 0; i < width; i++) total[i] += delta[i];
+/* Magnitudes of the first `entries` of each model's task vector, as bits, one model after the other. Gives 0 if
+   anything is NaN or Inf, else 1. */
+int64_t read_magnitudes(int32_t *restrict out, const pieces *p, int64_t entries) {
+    float base[BLOCK], delta[BLOCK];
+    uint32_t bad = 0;
+    for (int64_t from = 0; from < entries; from += BLOCK) {
+        const int64_t width = block_width(entries, from);
+        load_base(base, p, from, width);
+        for (int64_t model = 0; model < p->models; model++) {
+            bad |= load_delta(delta, p, model, base, from, width);
+            for (int64_t i = 0; i < width; i++) out[model * entries + from + i] = magnitude_bits(delta[i]);
         }
-        for (int64_t i = 0; i < width; i++) total[i] = (float)((total[i] > 0.0f) - (total[i] < 0.0f));
     }
-    return n;
+    return !bad;
 }
 
-/* The mean of those updates that have the elected sign; no sum of weights is below `smallest`. */
-int64_t disjoint_mean(float *restrict out, const float *const *deltas, const float *restrict sign,
-                      const float *restrict weights, int64_t models, float smallest, int64_t n) {
-    float total[BLOCK], count[BLOCK];
-    for (int64_t from = 0; from < n; from += BLOCK) {
-        const int64_t width = n - from < BLOCK ? n - from : BLOCK;
-        memset(total, 0, sizeof total);
-        memset(count, 0, sizeof count);
-        for (int64_t model = 0; model < models; model++) {
-            const float *restrict delta = deltas[model] + from;
-            const float weight = weights[model];
+/* Magnitudes of one model's task vector with `start <= bits < stop` go to `inside`, which has room for LANES more.
+   Gives counts of those, and of those beyond; 0 if anything is NaN or Inf, else 1. */
+int64_t count_inside(int32_t *restrict inside, int64_t *restrict counts, const pieces *p, int64_t model,
+                     int64_t start, int64_t stop) {
+    float base[BLOCK], delta[BLOCK];
+    int64_t found = 0, beyond = 0;
+    uint32_t bad = 0;
+    for (int64_t from = 0; from < p->entries; from += BLOCK) {
+        const int64_t width = block_width(p->entries, from);
+        load_base(base, p, from, width);
+        bad |= load_delta(delta, p, model, base, from, width);
+        found += sift(inside + found, &beyond, delta, (int32_t)start, (int32_t)(stop - 1), width);
+    }
+    counts[0] = found;
+    counts[1] = beyond;
+    return !bad;
+}
+
+/* Trim each task vector to magnitudes of its `thresholds` and above, multiply it with its factor, elect the sign
+   of the sum, and merge what has it: the mean (no sum of weights is below `smallest`), the sum or the maximum.
+   With a base, out = base + scale * that, else just that.
+   `scratch` has room for a block of each model. Gives 0 if anything is NaN or Inf, else 1. */
+int64_t trim_and_elect(float *restrict out, const pieces *p, const float *restrict thresholds,
+                       const float *restrict factors, const float *restrict weights, int64_t how,
+                       float smallest, float scale, float *restrict scratch) {
+    float base[BLOCK], sign[BLOCK], count[BLOCK];
+    uint32_t bad = 0;
+    for (int64_t from = 0; from < p->entries; from += BLOCK) {
+        const int64_t width = block_width(p->entries, from);
+        float *restrict total = out + from;
+        load_base(base, p, from, width);
+        memset(sign, 0, sizeof sign);
+        for (int64_t model = 0; model < p->models; model++) {
+            float *restrict delta = scratch + model * BLOCK;
+            const float threshold = thresholds[model], factor = factors[model];
+            bad |= load_delta(delta, p, model, base, from, width);
             for (int64_t i = 0; i < width; i++) {
-                const float product = delta[i] * sign[from + i];
-                const float agrees = (float)(product > 0.0f);
-                total[i] += product * agrees;
-                count[i] += weight * agrees;
+                delta[i] = (fabsf(delta[i]) >= threshold ? delta[i] : 0.0f) * factor;
+                sign[i] += delta[i];
             }
         }
-        for (int64_t i = 0; i < width; i++)
-            out[from + i] = total[i] / (count[i] > smallest ? count[i] : smallest) * sign[from + i];
+        for (int64_t i = 0; i < width; i++) sign[i] = (float)((sign[i] > 0.0f) - (sign[i] < 0.0f));
+        memset(total, 0, width * sizeof(float));
+        memset(count, 0, sizeof count);
+        for (int64_t model = 0; model < p->models; model++) {
+            const float *restrict delta = scratch + model * BLOCK;
+            const float weight = weights[model];
+            if (how == MAX)
+                for (int64_t i = 0; i < width; i++) {
+                    const float product = delta[i] * sign[i];
+                    total[i] = product > total[i] ? product : total[i];
+                }
+            else
+                for (int64_t i = 0; i < width; i++) {
+                    const float product = delta[i] * sign[i];
+                    total[i] += product > 0.0f ? product : 0.0f;
+                    count[i] += product > 0.0f ? weight : 0.0f;
+                }
+        }
+        if (how == MEAN)
+            for (int64_t i = 0; i < width; i++) total[i] /= count[i] > smallest ? count[i] : smallest;
+        for (int64_t i = 0; i < width; i++) total[i] *= sign[i];
+        if (p->base)
+            for (int64_t i = 0; i < width; i++) total[i] = __builtin_fmaf(total[i], scale, base[i]);
     }
-    return n;
+    return !bad;
 }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from fb_merging.operations.combine import DISJOINT, elect_sign
+from fb_merging.operations.combine import merge_elected
 from fb_merging.operations.sparsify import count_kept, keep_largest
 
 
@@ -18,8 +18,7 @@ def ties(tensors: Sequence[Tensor], density: float, merge_func: str) -> Tensor:
         density: Fraction of the entries kept in each; all that equal the smallest one kept stay as well.
         merge_func: `mean`, `sum` or `max` of the entries that agree.
     """
-    trimmed = [_trim(tensor, density) for tensor in tensors]
-    return DISJOINT[merge_func](trimmed, elect_sign(trimmed))
+    return merge_elected([_trim(tensor, density) for tensor in tensors], merge_func)
 
 
 def _trim(tensor: Tensor, density: float) -> Tensor:

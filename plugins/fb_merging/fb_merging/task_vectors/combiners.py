@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from fb_merging.operations.combine import DISJOINT, add_all, elect_sign, largest_magnitude, mean_of_active
+from fb_merging.operations.combine import add_all, largest_magnitude, mean_of_active, merge_elected
 from fusionbench_core import ConfigError
 
 
@@ -55,7 +55,7 @@ class Elect(Combiner):
     )
 
     def apply(self, deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-        return DISJOINT[self.merge_func](deltas, elect_sign(deltas), weights)
+        return merge_elected(deltas, self.merge_func, weights)
 
 
 class Largest(Combiner):

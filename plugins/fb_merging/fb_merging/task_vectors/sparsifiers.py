@@ -50,6 +50,10 @@ class Sparsifier(BaseModel):
         """What is needed of whole models."""
         return None
 
+    def bounds(self, found: Any, models: int) -> list[float] | None:
+        """The smallest magnitude kept of each model, if that is all there is to it, and known already."""
+        return None
+
     @abstractmethod
     def apply(self, group: TensorGroup, found: Any) -> list[Tensor]:
         """Sparse copies of `group.deltas`; `found` is the result of the survey."""
@@ -76,6 +80,11 @@ class KeepLargest(Sparsifier):
 
     def survey(self) -> Survey | None:
         return MagnitudeThreshold(self.density) if self.trim == "model" and not self._keeps_all else None
+
+    def bounds(self, found: list[float] | None, models: int) -> list[float] | None:
+        if self.rescale == "l1":
+            return None
+        return [0.0] * models if self._keeps_all else found
 
     def apply(self, group: TensorGroup, found: list[float] | None) -> list[Tensor]:
         if self._keeps_all:

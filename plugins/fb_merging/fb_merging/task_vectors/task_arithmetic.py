@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -27,4 +26,4 @@ class TaskArithmetic(TensorMethod):
     scaling_factor: float = Field(default=0.3, description="λ: multiplies the sum of the task vectors")
 
     def merge(self, group: TensorGroup) -> Tensor:
-        return torch.add(group.base, group.total_delta(), alpha=self.scaling_factor)
+        return group.shifted_base(self.scaling_factor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -10,8 +11,9 @@ import torch
 from pydantic import BeforeValidator, Field
 from torch import Tensor
 
+from fb_merging.operations import native
 from fb_merging.operations.per_model import Numbers, is_list, values_of, weight_each
-from fb_merging.task_vectors.combiners import AnyCombiner, Sum
+from fb_merging.task_vectors.combiners import AnyCombiner, Elect, Sum
 from fb_merging.task_vectors.records import TASK_VECTOR_MERGING
 from fb_merging.task_vectors.sparsifiers import AnySparsifier, Sparsifier, localities
 from fusionbench_core import Capabilities, Law, Survey, TensorGroup, TensorMethod, implements
@@ -81,7 +83,10 @@ class TaskVectorMerging(TensorMethod):
         return _survey_of(self.sparsify, ())
 
     def merge(self, group: TensorGroup) -> Tensor:
-        return torch.add(group.base, self.merged_task_vector(group), alpha=self.scaling_factor)
+        merged = self._from_stored(group)
+        if merged is None:
+            merged = torch.add(group.base, self.merged_task_vector(group), alpha=self.scaling_factor)
+        return merged
 
     def merged_task_vector(self, group: TensorGroup) -> Tensor:
         """What is scaled and added to the base. Leaves the weighted sparse task vectors in `group.deltas`."""
@@ -89,6 +94,27 @@ class TaskVectorMerging(TensorMethod):
         weights = values_of(self.weights, group.names, "weights")
         group.deltas = [d if w == 1 else d * w for d, w in zip(group.deltas, weights)]
         return self.combine.apply(group.deltas, weights)
+
+    def _from_stored(self, group: TensorGroup) -> Tensor | None:
+        """The same, without any task vector in memory; None where that cannot be."""
+        bounds = _bounds(self.sparsify, group)
+        if bounds is None or not isinstance(self.combine, Elect):
+            return None
+        library = native.library_for(math.prod(group.piece_shape) * len(bounds))
+        pieces = group.stored() if library else None
+        if library is None or pieces is None:
+            return None
+        weights = values_of(self.weights, group.names, "weights")
+        merged = native.trim_and_elect(
+            library,
+            pieces,
+            self.combine.merge_func,
+            thresholds=bounds,
+            factors=weights,
+            weights=weights,
+            scale=self.scaling_factor,
+        )
+        return None if merged is None else merged.view(group.piece_shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +148,14 @@ def _survey_of(steps: tuple[Sparsifier, ...], found: tuple[Any, ...]) -> Survey 
             return StepSurvey(steps, found, survey)
         found = (*found, None)
     return None
+
+
+def _bounds(steps: Sequence[Sparsifier], group: TensorGroup) -> list[float] | None:
+    """The smallest magnitude kept of each model, if the steps do no more than that."""
+    if not steps:
+        return [0.0] * len(group.names)
+    found = (group.survey or (None,))[0]
+    return steps[0].bounds(found, len(group.names)) if len(steps) == 1 else None
 
 
 def _sparsify(group: TensorGroup, steps: Sequence[Sparsifier], found: Sequence[Any]) -> None:
