@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import tempfile
 import threading
@@ -11,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+
+from fusionbench_core.engine.sizes import available_memory
 
 _PERIOD = 0.01
 
@@ -51,8 +54,10 @@ def of_process(
     """What a whole process takes, start-up included.
 
     Raises:
-        Failed: if it does not end well.
+        Failed: if it does not end well, or takes most of the memory that was free: it is ended then,
+            before the system ends something else.
     """
+    most = (available_memory() or 2**63) * 9 // 10
     with tempfile.TemporaryFile() as said:
         started = time.perf_counter()
         process = subprocess.Popen(
@@ -63,10 +68,12 @@ def of_process(
             stdout=said,
             stderr=subprocess.STDOUT,
         )
-        with _Peak(process.pid) as peak:
+        with _Peak(process.pid, most) as peak:
             _, status, usage = os.wait4(process.pid, 0)
             wall = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
+        if peak.highest > most:
+            raise Failed(f"it took more than {most / 1e9:.1f} GB of memory")
         if process.returncode:
             said.seek(0)
             raise Failed(said.read().decode(errors="replace").strip()[-2000:] or f"exit {process.returncode}")
@@ -89,10 +96,11 @@ def ratio(costs: Sequence[Cost], others: Sequence[Cost]) -> float:
 
 
 class _Peak:
-    """Looks at the anonymous memory of a process many times a second."""
+    """Looks at the anonymous memory of a process many times a second, and ends it at `most` bytes."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, most: int | None = None) -> None:
         self.highest = 0
+        self._pid, self._most = pid, most
         self._status = f"/proc/{pid}/status"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -119,4 +127,7 @@ class _Peak:
     def _watch(self) -> None:
         while not self._stop.is_set():
             self.highest = max(self.highest, self.now() or 0)
+            if self._most is not None and self.highest > self._most:
+                os.kill(self._pid, signal.SIGKILL)
+                return
             self._stop.wait(_PERIOD)

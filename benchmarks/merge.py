@@ -3,7 +3,8 @@
     python benchmarks/merge.py                         a 0.3B Llama in bf16, a base and three models
     python benchmarks/merge.py --quick                 a smaller one, once
     python benchmarks/merge.py --size 1.1B --peers     mergekit and fusion_bench as well
-    python benchmarks/merge.py --methods ties --runs 5
+    python benchmarks/merge.py --methods ties della --runs 5
+    python benchmarks/merge.py --size clip-b32         eight CLIP vision models in fp32
 
 The limit reads every input once and writes the output through the engine's own reader, threads and
 writer, without any arithmetic. Rounds interleave everything that is compared, and ratios are medians
@@ -27,7 +28,7 @@ import measure
 import torch
 from models import SIZES, Models, make_models
 from ours import METHODS, Engine, run_command
-from peers import PEERS
+from peers import KNOWN, PEERS
 from picture import bars
 
 import fusionbench_core
@@ -42,12 +43,14 @@ def main() -> None:
     arguments = _arguments()
     if arguments.quick:
         arguments.size, arguments.runs = "0.07B", 1
+    shape = SIZES[arguments.size]
+    arguments.models = arguments.models or shape.models
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=arguments.directory, prefix="merge-bench-") as directory:
         work = Path(directory)
         os.environ["FB_CACHE_HOME"], os.environ["FB_CONFIG_HOME"] = str(work / "cache"), str(work / "config")
         print(f"writing a base and {arguments.models} models of {arguments.size} …", flush=True)
-        models = make_models(work / "models", SIZES[arguments.size], arguments.models, torch.bfloat16)
+        models = make_models(work / "models", shape, arguments.models)
         interpreters, notes = _peers() if arguments.peers else ({}, [])
         costs: dict[str, dict[str, list[measure.Cost]]] = {}
         text = ""
@@ -59,9 +62,10 @@ def main() -> None:
 
 
 def _save(result: dict) -> str:
-    """Write what is known so far; gives the table."""
+    """Write what is known so far, beside other methods measured before; gives the table."""
     RESULTS.mkdir(exist_ok=True)
     name = f"merge-{result['size']}"
+    result["methods"] = {**_measured_before(RESULTS / f"{name}.json", result), **result["methods"]}
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     text = _markdown(result)
     (RESULTS / f"{name}.md").write_text(text)
@@ -74,11 +78,20 @@ def _save(result: dict) -> str:
     return text
 
 
+def _measured_before(file: Path, result: dict) -> dict:
+    """Methods of an earlier call with the same models and versions."""
+    if not file.exists():
+        return {}
+    before = json.loads(file.read_text())
+    alike = all(before[key] == result[key] for key in ("parameters", "models", "machine", "versions"))
+    return before["methods"] if alike else {}
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="0.3B", help="parameters of each model")
-    parser.add_argument("--models", type=int, default=3, help="fine-tuned models beside the base")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--models", type=int, help="fine-tuned models beside the base; 3, or 8 of CLIP")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS)[:3])
     parser.add_argument("--runs", type=int, default=3, help="rounds; medians are shown")
     parser.add_argument("--threads", type=int, default=available_cpus(), help="worker threads of ours")
     parser.add_argument("--peers", action="store_true", help="install and measure other tools as well")
@@ -118,7 +131,7 @@ def _runners(
         LIMIT: lambda: measure.of_call(lambda: engine.limit(method)),
         ENGINE: lambda: measure.of_call(lambda: engine.merge(method)),
         RUN: whole,
-        **{name: lambda found=found: peer(*found) for name, found in peers.items()},
+        **{name: lambda found=found: peer(*found) for name, found in peers.items() if method in KNOWN[name]},
     }
 
 
@@ -154,6 +167,7 @@ def _result(
             rows.append(
                 {
                     "what": what,
+                    "rounds": len(found),
                     "wall_seconds": round(cost.wall, 3),
                     "cpu_seconds": round(cost.cpu, 3),
                     "anonymous_bytes": cost.memory,
@@ -168,9 +182,8 @@ def _result(
         "size": arguments.size,
         "parameters": models.parameters,
         "bytes_a_model": models.bytes_each,
-        "dtype": "bfloat16",
+        "dtype": str(SIZES[arguments.size].dtype).removeprefix("torch."),
         "models": arguments.models,
-        "runs": arguments.runs,
         "threads": arguments.threads,
         "machine": {
             "system": platform.system(),
@@ -194,10 +207,12 @@ def _cpu(costs: list[measure.Cost]) -> float:
 
 def _markdown(result: dict) -> str:
     size = f"{result['parameters'] / 1e9:.2f} billion parameters"
+    counts = [row["rounds"] for rows in result["methods"].values() for row in rows]
+    rounds = "one round" if max(counts) == 1 else f"medians of up to {max(counts)} rounds"
     lines = [
         f"Merging a base and {result['models']} models of {size} "
         f"({result['dtype']}, {result['bytes_a_model'] / 1e9:.2f} GB each), {result['threads']} threads, "
-        f"{result['runs']} rounds. `limit` reads the inputs once and writes the output, without arithmetic; "
+        f"{rounds}. `limit` reads the inputs once and writes the output, without arithmetic; "
         "`engine` is the merge alone; all others are whole processes, start-up included.",
         "",
         "| method | what | x limit | x `fb run` | CPU, x limit | median s | CPU s | anonymous memory, MB |",

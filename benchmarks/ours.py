@@ -28,6 +28,9 @@ METHODS: dict[str, tuple[str, dict[str, object], bool]] = {
     "average": ("simple_average", {}, False),
     "task_arithmetic": ("task_arithmetic", {"scaling_factor": 0.3}, True),
     "ties": ("ties_merging", {"density": 0.2, "scaling_factor": 1.0}, True),
+    "dare_ties": ("dare_ties", {"density": 0.5, "scaling_factor": 1.0}, True),
+    "della": ("della", {"density": 0.5, "epsilon": 0.1, "scaling_factor": 1.0}, True),
+    "breadcrumbs": ("breadcrumbs", {"density": 0.2, "gamma": 0.01, "scaling_factor": 1.0}, True),
 }
 """Name in the tables -> method, parameters, and whether the base is read."""
 
@@ -88,7 +91,7 @@ def run_command(name: str, models: Models, output: Path, threads: int) -> list[s
     sections = {
         "method": {"name": short, **parameters},
         "modelpool": {
-            "source": "causal_lm",
+            "source": models.source,
             "base": str(models.base),
             "models": {expert: str(path) for expert, path in models.experts.items()},
         },

@@ -21,16 +21,21 @@ _FUSION_BENCH = """
 import json, sys
 from pathlib import Path
 from fusion_bench.method import SimpleAverageAlgorithm, TaskArithmeticAlgorithm, TiesMergingAlgorithm
-from fusion_bench.modelpool import CausalLMPool
+from fusion_bench.modelpool import BaseModelPool, CausalLMPool
 
-name, output, paths = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+name, output, paths, source = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), sys.argv[4]
 if name == "average":
     method = SimpleAverageAlgorithm()
 elif name == "task_arithmetic":
     method = TaskArithmeticAlgorithm(scaling_factor=0.3)
 else:
     method = TiesMergingAlgorithm(scaling_factor=1.0, threshold=20, remove_keys=[], merge_func="mean")
-pool = CausalLMPool(models=paths, tokenizer=None, load_lazy=False)
+if source == "causal_lm":
+    pool = CausalLMPool(models=paths, tokenizer=None, load_lazy=False)
+else:
+    from transformers import CLIPVisionModel
+
+    pool = BaseModelPool({key: CLIPVisionModel.from_pretrained(path) for key, path in paths.items()})
 method.run(pool).save_pretrained(output)
 """
 
@@ -92,17 +97,19 @@ def _mergekit(python: Path, method: str, models: Models, output: Path) -> list[s
         "average": {"weight": 1.0},
         "task_arithmetic": {"weight": 1.0},
         "ties": {"weight": 1.0, "density": 0.2},
+        "dare_ties": {"weight": 1.0, "density": 0.5},
+        "della": {"weight": 1.0, "density": 0.5, "epsilon": 0.1},
+        "breadcrumbs": {"weight": 1.0, "density": 0.2, "gamma": 0.01},
     }[method]
     config = {
         "merge_method": {"average": "linear"}.get(method, method),
         "models": [{"model": str(path), "parameters": each} for path in models.experts.values()],
-        "dtype": "bfloat16",
+        "dtype": "bfloat16" if models.source == "causal_lm" else "float32",
         **({} if method == "average" else {"base_model": base["model"]}),
         "parameters": {
             "average": {"normalize": True},
             "task_arithmetic": {"normalize": False, "lambda": 0.3},
-            "ties": {"normalize": True, "lambda": 1.0},
-        }[method],
+        }.get(method, {"normalize": method == "ties", "lambda": 1.0}),
     }
     file = output.parent / f"mergekit_{method}.yaml"
     file.write_text(json.dumps(config, indent=1))
@@ -111,8 +118,14 @@ def _mergekit(python: Path, method: str, models: Models, output: Path) -> list[s
 
 def _fusion_bench(python: Path, method: str, models: Models, output: Path) -> list[str]:
     paths = {"_pretrained_": str(models.base), **{name: str(path) for name, path in models.experts.items()}}
-    return [str(python), "-c", _FUSION_BENCH, method, str(output), json.dumps(paths)]
+    return [str(python), "-c", _FUSION_BENCH, method, str(output), json.dumps(paths), models.source]
 
+
+KNOWN = {
+    "mergekit 0.1.5": ("average", "task_arithmetic", "ties", "dare_ties", "della", "breadcrumbs"),
+    "fusion_bench 0.2.33": ("average", "task_arithmetic", "ties"),
+}
+"""Peer -> the methods that it is measured with."""
 
 PEERS = (
     Peer("mergekit 0.1.5", "mergekit==0.1.5", _mergekit),
