@@ -28,7 +28,7 @@ METHODS: dict[str, tuple[str, dict[str, object], bool]] = {
     "average": ("simple_average", {}, False),
     "task_arithmetic": ("task_arithmetic", {"scaling_factor": 0.3}, True),
     "ties": ("ties_merging", {"density": 0.2, "scaling_factor": 1.0}, True),
-    "dare_ties": ("dare_ties", {"density": 0.5, "scaling_factor": 1.0}, True),
+    "dare_ties": ("dare_ties", {"density": 0.5, "trim_density": 1.0, "scaling_factor": 1.0}, True),
     "della": ("della", {"density": 0.5, "epsilon": 0.1, "scaling_factor": 1.0}, True),
     "breadcrumbs": ("breadcrumbs", {"density": 0.2, "gamma": 0.01, "scaling_factor": 1.0}, True),
 }

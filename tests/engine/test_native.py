@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fusionbench_core import NativeKernels, NonFiniteInput, fuse, native
+from fusionbench_core import NativeKernels, NonFiniteInput, fuse, native, randomness
 from fusionbench_core.methods import arithmetic
 
 needs_a_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
@@ -135,3 +135,15 @@ def test_nan_and_inf_are_seen(in_c, dtype, bad):
         with pytest.raises(NonFiniteInput, match="1 of 1001") as caught:
             fuse(method, models=experts, base=base)
         assert caught.value.where["model"] == "b"
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 10), (70_000, 200_000), (5, 5)])
+def test_random_numbers_are_those_that_torch_draws(monkeypatch, start, stop):
+    kernels = randomness._KERNELS
+    fresh = NativeKernels(kernels._source, kernels._functions, kernels._agrees)
+    monkeypatch.setattr(randomness, "_KERNELS", fresh)
+    if fresh.compiled() is None:
+        pytest.skip("needs a C compiler")
+    found = randomness.uniform_block(3, "model", "tensor", start, stop)
+    monkeypatch.setattr(fresh, "library", lambda entries: None)
+    assert torch.equal(found, randomness.uniform_block(3, "model", "tensor", start, stop))

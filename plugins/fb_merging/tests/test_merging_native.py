@@ -8,12 +8,23 @@ from fb_merging.operations import native
 
 from fusionbench_core import NativeKernels, NonFiniteInput, fuse
 
-PARAMETERS = [
+TIES = [
     {"density": 0.3},
     {"density": 0.3, "trim": "tensor", "weights": [0.2, 1.0, -0.5]},
     {"density": 1.0, "scaling_factor": 0.4},
     {"density": [0.01, 0.5, 0.9], "merge_func": "sum"},
     {"density": 0.5, "merge_func": "max", "weights": [1.0, -2.0, 0.3]},
+]
+METHODS = [
+    *(("ties_merging", parameters) for parameters in TIES),
+    ("breadcrumbs", {"density": 0.3, "gamma": 0.1}),
+    ("breadcrumbs", {"density": [0.2, 1.0, 0.7], "gamma": 0.2}),
+    ("breadcrumbs_ties", {"density": 0.4, "weights": {"a": 0.5, "b": 2.0, "c": 1.0}}),
+    ("dare_linear", {"density": 0.3}),
+    ("dare_ties", {"density": 0.3, "trim": "tensor"}),
+    ("della", {"density": 0.3, "epsilon": 0.2}),
+    ("della_linear", {"density": 0.3, "epsilon": 0.2, "rescale": "none"}),
+    ("task_vector_merging", {"combine": {"name": "sum", "normalize": True}, "weights": [1.0, 0.2, 3.0]}),
 ]
 
 
@@ -28,8 +39,8 @@ def in_c(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("parameters", PARAMETERS, ids=str)
-def test_ties_merging_has_the_same_bits(in_c, monkeypatch, parameters, dtype):
+@pytest.mark.parametrize(("method", "parameters"), METHODS, ids=str)
+def test_sparse_merging_has_the_same_bits(in_c, monkeypatch, method, parameters, dtype):
     generator = torch.Generator().manual_seed(1)
     base, *experts = (
         {f"layers.{layer}.w": torch.randn(40, 31, generator=generator).to(dtype) for layer in range(20)}
@@ -38,9 +49,9 @@ def test_ties_merging_has_the_same_bits(in_c, monkeypatch, parameters, dtype):
     experts[0]["layers.0.w"] = base["layers.0.w"]
     experts[2]["layers.1.w"] = 2 * base["layers.1.w"] - experts[1]["layers.1.w"]
     models = dict(zip("abc", experts))
-    found = fuse("ties_merging", models=models, base=base, **parameters)
+    found = fuse(method, models=models, base=base, **parameters)
     monkeypatch.setattr(native, "library_for", lambda entries: None)
-    wanted = fuse("ties_merging", models=models, base=base, **parameters)
+    wanted = fuse(method, models=models, base=base, **parameters)
     for name, tensor in wanted.items():
         assert torch.equal(found[name].view(torch.int8), tensor.view(torch.int8)), name
 

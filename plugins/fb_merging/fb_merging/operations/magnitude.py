@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fb_merging.operations import native
 from fb_merging.operations.per_model import PerModel, values_of
-from fb_merging.operations.sparsify import count_kept
+from fb_merging.operations.sparsify import count_kept, magnitudes_at
 from fusionbench_core import Survey, TensorGroup
 
 Bits = NDArray[np.int32]
@@ -232,10 +232,13 @@ def thresholds_of(group: TensorGroup, density: PerModel) -> list[float]:
 
 def threshold_of(delta: Tensor, density: float) -> float:
     """The smallest magnitude, in fp32, that is kept of one tensor; 0 of an empty one."""
-    bits = magnitude_bits(delta)
-    if not len(bits):
+    entries = delta.numel()
+    if not entries:
         return 0.0
-    place = len(bits) - count_kept(density, len(bits))
+    place = entries - count_kept(density, entries)
+    if delta.dtype == torch.float32:
+        return magnitudes_at(delta, [place])[0]
+    bits = magnitude_bits(delta)
     return float(np.partition(bits, place)[place].view(np.float32))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,14 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from fb_merging.operations.per_model import below_all
-from fusionbench_core import NativeKernels, StoredPieces
+from fusionbench_core import NativeKernels, StoredPieces, TensorGroup
 
 Inside = tuple[NDArray[np.int32], int]
 """The bits of magnitudes in a range, and how many magnitudes lie beyond it."""
 
-_MERGE_FUNCTIONS = ("mean", "sum", "max")
+_MERGE_FUNCTIONS = ("mean", "sum", "max", "all")
 _BLOCK = 1024
 """Entries of a block; the same as in `stored.h`."""
 
@@ -42,24 +44,88 @@ def keep_largest(library: ctypes.CDLL, delta: Tensor, threshold: float) -> Tenso
     return kept
 
 
+def drop_at_random(
+    library: ctypes.CDLL, delta: Tensor, uniform: Tensor, probability: float, divisor: float
+) -> Tensor:
+    """`delta` where `uniform` is below `probability`, else 0, over `divisor`; pieces can be made of both."""
+    kept = torch.empty_like(delta)
+    addresses = kept.data_ptr(), delta.data_ptr(), uniform.data_ptr()
+    library.drop_at_random(*addresses, probability, divisor, delta.numel())
+    return kept
+
+
+def drop_by_rank(
+    library: ctypes.CDLL, delta: Tensor, uniform: Tensor, probabilities: Tensor, *, rescale: bool
+) -> Tensor:
+    """`(rows, columns)`: each row with the entry of rank r kept with `probabilities[r]`, by magnitude."""
+    rows, columns = delta.shape
+    kept, keys = torch.empty_like(delta), np.empty((rows, columns), np.int64)
+    library.rank_keys(keys.ctypes.data, delta.data_ptr(), rows, columns)
+    keys.sort(axis=-1)
+    inputs = delta.data_ptr(), uniform.data_ptr(), keys.ctypes.data, probabilities.data_ptr()
+    library.drop_by_rank(kept.data_ptr(), *inputs, rescale, rows, columns)
+    return kept
+
+
 def read_magnitudes(library: ctypes.CDLL, pieces: StoredPieces, entries: int) -> NDArray[np.int32] | None:
     """`(models, entries)`: the bits of the first magnitudes of each task vector; None with NaN and Inf."""
     out = np.empty((pieces.models, entries), np.int32)
     return out if library.read_magnitudes(out.ctypes.data, pieces.address, entries) else None
 
 
+def magnitudes_at(
+    library: ctypes.CDLL, pieces: StoredPieces, model: int, places: Sequence[int]
+) -> list[float] | None:
+    """The magnitudes at these places of a task vector if all were sorted; None with NaN and Inf."""
+    counts = np.zeros(2048, np.int64)
+    if not library.count_leading(counts.ctypes.data, pieces.address, model):
+        return None
+    below, buffer, found = counts.cumsum(), _buffer(pieces), []
+    for place in places:
+        leading = int(np.searchsorted(below, place, side="right"))
+        inside = _sifted(library, buffer, pieces, model, (leading << 20, (leading + 1) << 20))
+        assert inside is not None
+        place -= int(below[leading] - counts[leading])
+        found.append(float(np.partition(inside[0], place)[place].view(np.float32)))
+    return found
+
+
+def magnitudes_of(group: TensorGroup, places: Sequence[Sequence[int]]) -> list[list[float]] | None:
+    """For each model of a group, the magnitudes at its places, from the pieces as they are stored."""
+    entries = math.prod(group.piece_shape)
+    library = library_for(entries * len(places)) if entries else None
+    pieces = group.stored() if library else None
+    if library is None or pieces is None:
+        return None
+    found = [magnitudes_at(library, pieces, model, each) for model, each in enumerate(places)]
+    return None if None in found else [each for each in found if each is not None]
+
+
 def count_inside(
     library: ctypes.CDLL, pieces: StoredPieces, ranges: Sequence[tuple[int, int]]
 ) -> list[Inside] | None:
     """What each task vector has in its range of bits, the upper one excluded; None with NaN and Inf."""
-    buffer, counts = np.empty(pieces.entries + _LANES, np.int32), (ctypes.c_int64 * 2)()
-    found = []
+    buffer, found = _buffer(pieces), []
     for model, limits in enumerate(ranges):
-        into = buffer.ctypes.data, ctypes.addressof(counts)
-        if not library.count_inside(*into, pieces.address, model, *limits):
+        inside = _sifted(library, buffer, pieces, model, limits)
+        if inside is None:
             return None
-        found.append((buffer[: counts[0]].copy(), counts[1]))
+        found.append((inside[0].copy(), inside[1]))
     return found
+
+
+def _buffer(pieces: StoredPieces) -> NDArray[np.int32]:
+    return np.empty(pieces.entries + _LANES, np.int32)
+
+
+def _sifted(
+    library: ctypes.CDLL, buffer: NDArray[np.int32], pieces: StoredPieces, model: int, limits: tuple[int, int]
+) -> Inside | None:
+    """What is inside, as a part of the buffer."""
+    counts = (ctypes.c_int64 * 2)()
+    into = buffer.ctypes.data, ctypes.addressof(counts)
+    finite = library.count_inside(*into, pieces.address, model, *limits)
+    return (buffer[: counts[0]], counts[1]) if finite else None
 
 
 def trim_and_elect(
@@ -68,8 +134,10 @@ def trim_and_elect(
     merge_func: str,
     *,
     thresholds: Sequence[float] | None = None,
+    ceilings: Sequence[float] | None = None,
     factors: Sequence[float] | None = None,
     weights: Sequence[float] | None = None,
+    divisor: float = 1.0,
     scale: float = 1.0,
 ) -> Tensor | None:
     """Trim, multiply, elect a sign for each entry, and merge what has it; None with NaN and Inf.
@@ -79,10 +147,12 @@ def trim_and_elect(
     Args:
         library: The functions.
         pieces: The models and the base, or the task vectors alone.
-        merge_func: `mean`, `sum` or `max`.
+        merge_func: `mean`, `sum` or `max`; or `all`: the sum over `divisor`, and nothing is elected.
         thresholds: For each task vector, the smallest magnitude that is kept; all are by default.
+        ceilings: The same for the largest.
         factors: What each is multiplied with then, 1 by default.
         weights: How much each counts in the mean, without sign, 1 by default.
+        divisor: What the sum of all is divided by.
         scale: What the result is multiplied with before it is added to the base.
 
     Returns:
@@ -90,7 +160,8 @@ def trim_and_elect(
     """
     ones = [1.0] * pieces.models
     weights = [abs(weight) for weight in weights or ones]
-    lists = thresholds or [0.0] * pieces.models, factors or ones, weights
+    low, high = thresholds or [0.0] * pieces.models, ceilings or [math.inf] * pieces.models
+    lists = low, high, factors or ones, weights
     arrays = [(ctypes.c_float * pieces.models)(*each) for each in lists]
     out, scratch = (
         torch.empty(pieces.entries, dtype=torch.float32),
@@ -101,7 +172,7 @@ def trim_and_elect(
         pieces.address,
         *(ctypes.addressof(each) for each in arrays),
         _MERGE_FUNCTIONS.index(merge_func),
-        below_all(weights),
+        divisor if merge_func == "all" else below_all(weights),
         scale,
         scratch.data_ptr(),
     )
@@ -124,14 +195,23 @@ def _agrees_on(
     library: ctypes.CDLL, pieces: StoredPieces, deltas: list[Tensor], base: Tensor | None = None
 ) -> bool:
     # Imported late: these modules use this one.
-    from fb_merging.operations.combine import elect_and_merge
+    from fb_merging.operations.combine import add_all, elect_and_merge
     from fb_merging.operations.magnitude import bits_inside, magnitude_bits
-    from fb_merging.operations.sparsify import hardshrink_below
+    from fb_merging.operations.sparsify import (
+        drop_by_mask,
+        hardshrink_below,
+        linear_probabilities,
+        rank_probability,
+    )
 
     bits = [magnitude_bits(delta) for delta in deltas]
     read = read_magnitudes(library, pieces, 1500)
     if read is None or not np.array_equal(read, [each[:1500] for each in bits]):
         return False
+    places = [0, 400, 1000, 2002]
+    for model, each in enumerate(bits):
+        if magnitudes_at(library, pieces, model, places) != np.sort(each)[places].view(np.float32).tolist():
+            return False
     start, stop = sorted(map(int, bits[0][1001:1003]))
     ranges = [(start, stop), (0, stop), (start, 1 << 31)]
     counted = count_inside(library, pieces, ranges)
@@ -143,12 +223,29 @@ def _agrees_on(
     kept = [keep_largest(library, *each) for each in zip(deltas, thresholds)]
     if not all(map(_same, kept, trimmed)):
         return False
-    weights = [0.5, 1.0, -0.3]
-    weighted = [delta * weight for delta, weight in zip(trimmed, weights)]
-    given = {"thresholds": thresholds, "factors": weights, "weights": weights, "scale": 0.4}
+    uniform = torch.rand(len(deltas[0]), generator=torch.Generator().manual_seed(1), dtype=torch.float32)
+    dropped = [drop_at_random(library, delta, uniform, 0.3, 0.3) for delta in deltas]
+    if not all(map(_same, dropped, [drop_by_mask(delta, uniform, 0.3).div_(0.3) for delta in deltas])):
+        return False
+    probabilities = linear_probabilities(400, 0.5, 0.2, torch.float32)
+    for delta in deltas:
+        rows, draws = delta[:2000].view(5, 400), uniform[:2000].view(5, 400)
+        dropped = drop_by_rank(library, rows, draws, probabilities, rescale=True)
+        ranked = rank_probability(rows, 0.5, 0.2)
+        if not _same(dropped, drop_by_mask(rows, draws, ranked).div_(ranked)):
+            return False
+    weights, ceilings = [0.5, 1.0, -0.3], [2.0, math.inf, 1.5]
+    weighted = [
+        (delta - functional.hardshrink(delta, ceiling)) * weight
+        for delta, ceiling, weight in zip(trimmed, ceilings, weights)
+    ]
+    given = {"thresholds": thresholds, "ceilings": ceilings, "factors": weights, "weights": weights}
     for merge_func in _MERGE_FUNCTIONS:
-        merged = trim_and_elect(library, pieces, merge_func, **given)
-        wanted = elect_and_merge(weighted, merge_func, weights)
+        merged = trim_and_elect(library, pieces, merge_func, **given, divisor=1.2, scale=0.4)
+        if merge_func == "all":
+            wanted = add_all(weighted).div_(1.2)
+        else:
+            wanted = elect_and_merge(weighted, merge_func, weights)
         wanted = wanted if base is None else torch.add(base, wanted, alpha=0.4)
         if merged is None or not _same(merged, wanted):
             return False
@@ -168,9 +265,13 @@ _KERNELS = NativeKernels(
     Path(__file__).with_name("sparse.c"),
     {
         "keep_largest": (_POINTER, _POINTER, _FLOAT, _INTEGER),
+        "drop_at_random": (_POINTER, _POINTER, _POINTER, _FLOAT, _FLOAT, _INTEGER),
+        "rank_keys": (_POINTER, _POINTER, _INTEGER, _INTEGER),
+        "drop_by_rank": (_POINTER,) * 5 + (_INTEGER,) * 3,
         "read_magnitudes": (_POINTER, _POINTER, _INTEGER),
+        "count_leading": (_POINTER, _POINTER, _INTEGER),
         "count_inside": (_POINTER, _POINTER, _POINTER, _INTEGER, _INTEGER, _INTEGER),
-        "trim_and_elect": (_POINTER,) * 5 + (_INTEGER, _FLOAT, _FLOAT, _POINTER),
+        "trim_and_elect": (_POINTER,) * 6 + (_INTEGER, _FLOAT, _FLOAT, _POINTER),
     },
     _agrees,
 )

@@ -9,11 +9,18 @@
 
 #define LANES 16 /* entries that are looked at together */
 
-enum { MEAN, SUM, MAX };
+enum { MEAN, SUM, MAX, ALL };
 
 /* out = delta where its magnitude is at least `threshold`, else 0 */
 int64_t keep_largest(float *restrict out, const float *restrict delta, float threshold, int64_t n) {
     for (int64_t i = 0; i < n; i++) out[i] = fabsf(delta[i]) >= threshold ? delta[i] : 0.0f;
+    return n;
+}
+
+/* out = delta where `uniform` is below `probability`, else 0, over `divisor`; no 0 is negative */
+int64_t drop_at_random(float *restrict out, const float *restrict delta, const float *restrict uniform,
+                       float probability, float divisor, int64_t n) {
+    for (int64_t i = 0; i < n; i++) out[i] = (uniform[i] < probability ? delta[i] + 0.0f : 0.0f) / divisor;
     return n;
 }
 
@@ -64,6 +71,59 @@ static inline int64_t sift(int32_t *restrict inside, int64_t *restrict beyond, c
 }
 #endif
 
+/* Numbers that order like the magnitudes of each row, equal ones by their place, which is in the lower half. */
+int64_t rank_keys(int64_t *restrict out, const float *restrict delta, int64_t rows, int64_t columns) {
+    for (int64_t row = 0; row < rows; row++, out += columns, delta += columns)
+        for (int64_t i = 0; i < columns; i++) out[i] = ((int64_t)magnitude_bits(delta[i]) << 32) | i;
+    return rows;
+}
+
+/* Each row of `delta` with the entry of rank r, whose key is the r-th, where `uniform` is below
+   `probabilities[r]`, else 0; divided by it if `rescale`. No 0 is negative. */
+int64_t drop_by_rank(float *restrict out, const float *restrict delta, const float *restrict uniform,
+                     const int64_t *restrict keys, const float *restrict probabilities, int64_t rescale,
+                     int64_t rows, int64_t columns) {
+    for (int64_t row = 0; row < rows; row++) {
+        for (int64_t rank = 0; rank < columns; rank++) {
+            const uint32_t i = (uint32_t)keys[rank];
+            const float probability = probabilities[rank];
+            out[i] = (uniform[i] < probability ? delta[i] + 0.0f : 0.0f) / (rescale ? probability : 1.0f);
+        }
+        out += columns, delta += columns, uniform += columns, keys += columns;
+    }
+    return rows;
+}
+
+/* Adds up, in 2048 counters, how many magnitudes of one model's task vector have each leading part: the exponent
+   and three more bits. Gives 0 if anything is NaN or Inf, else 1. */
+int64_t count_leading(int64_t *restrict counts, const pieces *p, int64_t model) {
+    float base[BLOCK], delta[BLOCK];
+    int32_t own[4][2048] = {{0}}; /* neighbours are alike, and a counter waits for itself */
+    uint32_t bad = 0;
+    int64_t since = 0;
+    for (int64_t from = 0; from < p->entries; from += BLOCK) {
+        const int64_t width = block_width(p->entries, from);
+        load_base(base, p, from, width);
+        bad |= load_delta(delta, p, model, base, from, width);
+        for (int64_t i = width; i < BLOCK; i++) delta[i] = 0.0f;
+        for (int64_t i = 0; i < BLOCK; i += 4) {
+            own[0][magnitude_bits(delta[i]) >> 20]++;
+            own[1][magnitude_bits(delta[i + 1]) >> 20]++;
+            own[2][magnitude_bits(delta[i + 2]) >> 20]++;
+            own[3][magnitude_bits(delta[i + 3]) >> 20]++;
+        }
+        counts[0] -= BLOCK - width;
+        since += width;
+        if (since > 1 << 30 || from + width == p->entries) {
+            for (int64_t part = 0; part < 4; part++)
+                for (int64_t i = 0; i < 2048; i++) counts[i] += own[part][i];
+            memset(own, 0, sizeof own);
+            since = 0;
+        }
+    }
+    return !bad;
+}
+
 /* Magnitudes of the first `entries` of each model's task vector, as bits, one model after the other. Gives 0 if
    anything is NaN or Inf, else 1. */
 int64_t read_magnitudes(int32_t *restrict out, const pieces *p, int64_t entries) {
@@ -98,28 +158,41 @@ int64_t count_inside(int32_t *restrict inside, int64_t *restrict counts, const p
     return !bad;
 }
 
-/* Trim each task vector to magnitudes of its `thresholds` and above, multiply it with its factor, elect the sign
-   of the sum, and merge what has it: the mean (no sum of weights is below `smallest`), the sum or the maximum.
-   With a base, out = base + scale * that, else just that.
+static inline void add_to_base(float *restrict total, const pieces *p, const float *restrict base, float scale,
+                               int64_t width) {
+    if (p->base)
+        for (int64_t i = 0; i < width; i++) total[i] = __builtin_fmaf(total[i], scale, base[i]);
+}
+
+/* Trim each task vector to magnitudes from its threshold to its ceiling, multiply it with its factor, elect the
+   sign of the sum, and merge what has it: the mean (no sum of weights is below `number`), the sum or the maximum.
+   Or elect nothing: the sum of ALL over `number`. With a base, out = base + scale * that, else just that.
    `scratch` has room for a block of each model. Gives 0 if anything is NaN or Inf, else 1. */
 int64_t trim_and_elect(float *restrict out, const pieces *p, const float *restrict thresholds,
-                       const float *restrict factors, const float *restrict weights, int64_t how,
-                       float smallest, float scale, float *restrict scratch) {
+                       const float *restrict ceilings, const float *restrict factors,
+                       const float *restrict weights, int64_t how, float number, float scale,
+                       float *restrict scratch) {
     float base[BLOCK], sign[BLOCK], count[BLOCK];
     uint32_t bad = 0;
     for (int64_t from = 0; from < p->entries; from += BLOCK) {
         const int64_t width = block_width(p->entries, from);
         float *restrict total = out + from;
         load_base(base, p, from, width);
-        memset(sign, 0, sizeof sign);
         for (int64_t model = 0; model < p->models; model++) {
             float *restrict delta = scratch + model * BLOCK;
-            const float threshold = thresholds[model], factor = factors[model];
+            const float factor = factors[model];
+            const float low = thresholds[model], high = ceilings[model];
             bad |= load_delta(delta, p, model, base, from, width);
             for (int64_t i = 0; i < width; i++) {
-                delta[i] = (fabsf(delta[i]) >= threshold ? delta[i] : 0.0f) * factor;
-                sign[i] += delta[i];
+                const float magnitude = fabsf(delta[i]);
+                delta[i] = (magnitude >= low && magnitude <= high ? delta[i] : 0.0f) * factor;
+                sign[i] = model ? sign[i] + delta[i] : delta[i];
             }
+        }
+        if (how == ALL) {
+            for (int64_t i = 0; i < width; i++) total[i] = sign[i] / number;
+            add_to_base(total, p, base, scale, width);
+            continue;
         }
         for (int64_t i = 0; i < width; i++) sign[i] = (float)((sign[i] > 0.0f) - (sign[i] < 0.0f));
         memset(total, 0, width * sizeof(float));
@@ -140,10 +213,9 @@ int64_t trim_and_elect(float *restrict out, const pieces *p, const float *restri
                 }
         }
         if (how == MEAN)
-            for (int64_t i = 0; i < width; i++) total[i] /= count[i] > smallest ? count[i] : smallest;
+            for (int64_t i = 0; i < width; i++) total[i] /= count[i] > number ? count[i] : number;
         for (int64_t i = 0; i < width; i++) total[i] *= sign[i];
-        if (p->base)
-            for (int64_t i = 0; i < width; i++) total[i] = __builtin_fmaf(total[i], scale, base[i]);
+        add_to_base(total, p, base, scale, width);
     }
     return !bad;
 }

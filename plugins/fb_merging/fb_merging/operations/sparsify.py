@@ -5,6 +5,7 @@ Every function gives a new tensor of the shape of `delta`, which is not written 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -49,21 +50,58 @@ def keep_band(delta: Tensor, density: float, gamma: float) -> Tensor:
     n = delta.numel()
     if n == 0 or density == 1:
         return delta.clone()
+    lowest, largest = magnitudes_at(delta, places_of_band(n, density, gamma))
+    band = keep_largest(delta, lowest)
+    return band.sub_(functional.hardshrink(delta, largest))
+
+
+def places_of_band(n: int, density: float, gamma: float) -> tuple[int, int]:
+    """Where the smallest and the largest magnitude that :func:`keep_band` keeps are if all are sorted."""
     kept = count_kept(density, n)
     dropped = min(round(gamma * n), n - kept)
+    return n - dropped - kept, n - dropped - 1
+
+
+def magnitudes_at(delta: Tensor, places: Sequence[int]) -> list[float]:
+    """The magnitudes that would be at these places if all were sorted, the smallest first."""
     magnitude = np.abs(delta.detach().reshape(-1).numpy())
-    places = (n - dropped - kept, n - dropped - 1)
-    lowest, largest = np.partition(magnitude, places)[list(places)]
-    band = keep_largest(delta, float(lowest))
-    return band.sub_(functional.hardshrink(delta, float(largest)))
+    return np.partition(magnitude, places)[list(places)].tolist()
 
 
 def drop_at_random(delta: Tensor, uniform: Tensor, probability: Tensor | float, rescale: Rescale) -> Tensor:
     """Keep every entry with its `probability`: where `uniform`, drawn from [0, 1), is below it."""
+    library = native.library_for(delta.numel()) if native.pieces_of([delta, uniform]) else None
+    if library and isinstance(probability, float):
+        divisor = probability if rescale == "probability" else 1.0
+        kept = native.drop_at_random(library, delta, uniform, probability, divisor)
+    else:
+        kept = drop_by_mask(delta, uniform, probability)
+        if rescale == "probability":
+            kept.div_(probability)
+    return restore_l1(kept, delta, rescale)
+
+
+def drop_by_mask(delta: Tensor, uniform: Tensor, probability: Tensor | float) -> Tensor:
+    """`delta` where `uniform` is below `probability`, else 0."""
     # 1 where the entry stays: float passes are vectorised, masks are not.
     stays = (probability - uniform).sign_().clamp_(min=0)
-    kept = stays.to(delta.dtype).mul_(delta)
-    return kept.div_(probability) if rescale == "probability" else restore_l1(kept, delta, rescale)
+    # Without a negative 0, as in C.
+    return stays.to(delta.dtype).mul_(delta).add_(0.0)
+
+
+def drop_by_rank(delta: Tensor, uniform: Tensor, density: float, epsilon: float, rescale: Rescale) -> Tensor:
+    """Keep every entry with its :func:`rank_probability`, by its rank in the last dimension."""
+    usable = native.pieces_of([delta, uniform]) and rescale != "l1" and delta.shape[-1] > 1
+    library = native.library_for(delta.numel()) if usable else None
+    if library is None:
+        return drop_at_random(delta, uniform, rank_probability(delta, density, epsilon), rescale)
+    steps = linear_probabilities(delta.shape[-1], density, epsilon, delta.dtype)
+    return native.drop_by_rank(library, delta, uniform, steps, rescale=rescale == "probability")
+
+
+def linear_probabilities(n: int, density: float, epsilon: float, dtype: torch.dtype) -> Tensor:
+    """From `density - epsilon` to `density + epsilon`, `(n,)`."""
+    return torch.linspace(density - epsilon, density + epsilon, n, dtype=dtype)
 
 
 def rank_probability(delta: Tensor, density: float, epsilon: float) -> Tensor:
@@ -75,7 +113,7 @@ def rank_probability(delta: Tensor, density: float, epsilon: float) -> Tensor:
     n = delta.shape[-1]
     if n == 1:
         return torch.full_like(delta, density)
-    steps = torch.linspace(density - epsilon, density + epsilon, n, dtype=delta.dtype)
+    steps = linear_probabilities(n, density, epsilon, delta.dtype)
     result = np.empty(delta.shape, dtype=steps.numpy().dtype)
     np.put_along_axis(result, _ascending(delta), np.broadcast_to(steps.numpy(), delta.shape), axis=-1)
     return torch.from_numpy(result)

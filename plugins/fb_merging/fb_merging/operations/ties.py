@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from fb_merging.operations.combine import merge_elected
-from fb_merging.operations.sparsify import count_kept, keep_largest
+from fb_merging.operations.sparsify import count_kept, keep_largest, magnitudes_at
 
 
 def ties(tensors: Sequence[Tensor], density: float, merge_func: str) -> Tensor:
@@ -24,6 +24,5 @@ def ties(tensors: Sequence[Tensor], density: float, merge_func: str) -> Tensor:
 def _trim(tensor: Tensor, density: float) -> Tensor:
     if density == 1 or not tensor.numel():
         return tensor
-    kept = count_kept(density, tensor.numel())
-    bound = tensor.abs().flatten().kthvalue(tensor.numel() - kept + 1).values
-    return keep_largest(tensor, float(bound))
+    place = tensor.numel() - count_kept(density, tensor.numel())
+    return keep_largest(tensor, magnitudes_at(tensor, [place])[0])

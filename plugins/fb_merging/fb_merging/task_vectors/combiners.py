@@ -22,6 +22,15 @@ class Combiner(BaseModel):
     def check(self, weights: Sequence[float]) -> None:
         """Raise a ConfigError if the weights cannot be used."""
 
+    @property
+    def in_one_pass(self) -> str | None:
+        """What `native.trim_and_elect` calls it, if it can do it."""
+        return None
+
+    def divisor(self, weights: Sequence[float]) -> float:
+        """What a sum of all is divided by."""
+        return 1.0
+
     @abstractmethod
     def apply(self, deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         """One tensor of the shape of the weighted `deltas`, which are not written to."""
@@ -41,9 +50,16 @@ class Sum(Combiner):
                 fix="set normalize=false, or other weights",
             )
 
+    @property
+    def in_one_pass(self) -> str:
+        return "all"
+
+    def divisor(self, weights: Sequence[float]) -> float:
+        return math.fsum(weights) if self.normalize else 1.0
+
     def apply(self, deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         total = add_all(deltas)
-        return total.div_(math.fsum(weights)) if self.normalize else total
+        return total.div_(self.divisor(weights)) if self.normalize else total
 
 
 class Elect(Combiner):
@@ -53,6 +69,10 @@ class Elect(Combiner):
     merge_func: Literal["mean", "sum", "max"] = Field(
         default="mean", description="what becomes of the updates that have the elected sign"
     )
+
+    @property
+    def in_one_pass(self) -> str:
+        return self.merge_func
 
     def apply(self, deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         return merge_elected(deltas, self.merge_func, weights)

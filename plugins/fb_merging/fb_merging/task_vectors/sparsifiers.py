@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
+from fb_merging.operations import native
 from fb_merging.operations.magnitude import MagnitudeThreshold, thresholds_of
 from fb_merging.operations.per_model import Fractions, fraction_kept, is_list, numbers_of, values_of
 from fb_merging.operations.sparsify import (
     Rescale,
+    count_kept,
     drop_at_random,
+    drop_by_rank,
     keep_band,
     keep_largest,
-    rank_probability,
+    places_of_band,
     restore_l1,
 )
 from fusionbench_core import Survey, TensorGroup
 
 Locality = Literal["element", "row", "tensor"]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The smallest magnitude kept of each model's task vector, and the largest; all by default."""
+
+    low: list[float]
+    high: list[float] | None = None
 
 
 class Sparsifier(BaseModel):
@@ -50,8 +63,11 @@ class Sparsifier(BaseModel):
         """What is needed of whole models."""
         return None
 
-    def bounds(self, found: Any, models: int) -> list[float] | None:
-        """The smallest magnitude kept of each model, if that is all there is to it, and known already."""
+    def bounds(self, group: TensorGroup, found: Any) -> Bounds | None:
+        """The smallest and the largest magnitude kept of each model, if that is all there is to it.
+
+        Taken from the pieces as they are stored; None where that cannot be.
+        """
         return None
 
     @abstractmethod
@@ -81,10 +97,17 @@ class KeepLargest(Sparsifier):
     def survey(self) -> Survey | None:
         return MagnitudeThreshold(self.density) if self.trim == "model" and not self._keeps_all else None
 
-    def bounds(self, found: list[float] | None, models: int) -> list[float] | None:
+    def bounds(self, group: TensorGroup, found: list[float] | None) -> Bounds | None:
         if self.rescale == "l1":
             return None
-        return [0.0] * models if self._keeps_all else found
+        if self._keeps_all:
+            return Bounds([0.0] * len(group.names))
+        if found is not None:
+            return Bounds(found)
+        n = math.prod(group.piece_shape)
+        densities = values_of(self.density, group.names, "density")
+        low = native.magnitudes_of(group, [(n - count_kept(density, n),) for density in densities])
+        return None if low is None else Bounds([smallest for (smallest,) in low])
 
     def apply(self, group: TensorGroup, found: list[float] | None) -> list[Tensor]:
         if self._keeps_all:
@@ -160,8 +183,8 @@ class MagPrune(Sparsifier):
             return delta
         by_row = self.window == "row" and delta.dim() > 1
         ranked = delta.reshape(len(delta) if by_row else 1, -1)
-        probability = rank_probability(ranked, density, self.epsilon).view(delta.shape)
-        return drop_at_random(delta, uniform, probability, self.rescale)
+        kept = drop_by_rank(ranked, uniform.reshape(ranked.shape), density, self.epsilon, self.rescale)
+        return kept.view(delta.shape)
 
 
 class KeepBand(Sparsifier):
@@ -175,6 +198,17 @@ class KeepBand(Sparsifier):
     @property
     def locality(self) -> Locality:
         return "tensor"
+
+    def bounds(self, group: TensorGroup, found: Any) -> Bounds | None:
+        if self.rescale == "l1":
+            return None
+        n = math.prod(group.piece_shape)
+        densities = values_of(self.density, group.names, "density")
+        band = native.magnitudes_of(group, [places_of_band(n, density, self.gamma) for density in densities])
+        if band is None:
+            return None
+        band = [each if density < 1 else (0.0, math.inf) for each, density in zip(band, densities)]
+        return Bounds([low for low, _ in band], [high for _, high in band])
 
     def apply(self, group: TensorGroup, found: Any) -> list[Tensor]:
         densities = values_of(self.density, group.names, "density")

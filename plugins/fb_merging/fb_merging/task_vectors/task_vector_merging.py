@@ -13,9 +13,9 @@ from torch import Tensor
 
 from fb_merging.operations import native
 from fb_merging.operations.per_model import Numbers, is_list, values_of, weight_each
-from fb_merging.task_vectors.combiners import AnyCombiner, Elect, Sum
+from fb_merging.task_vectors.combiners import AnyCombiner, Sum
 from fb_merging.task_vectors.records import TASK_VECTOR_MERGING
-from fb_merging.task_vectors.sparsifiers import AnySparsifier, Sparsifier, localities
+from fb_merging.task_vectors.sparsifiers import AnySparsifier, Bounds, Sparsifier, localities
 from fusionbench_core import Capabilities, Law, Survey, TensorGroup, TensorMethod, implements
 
 
@@ -97,21 +97,22 @@ class TaskVectorMerging(TensorMethod):
 
     def _from_stored(self, group: TensorGroup) -> Tensor | None:
         """The same, without any task vector in memory; None where that cannot be."""
-        bounds = _bounds(self.sparsify, group)
-        if bounds is None or not isinstance(self.combine, Elect):
-            return None
-        library = native.library_for(math.prod(group.piece_shape) * len(bounds))
-        pieces = group.stored() if library else None
-        if library is None or pieces is None:
+        library = native.library_for(math.prod(group.piece_shape) * len(group.names))
+        merge_func = self.combine.in_one_pass
+        bounds = _bounds(self.sparsify, group) if library and merge_func else None
+        pieces = group.stored() if bounds else None
+        if library is None or merge_func is None or bounds is None or pieces is None:
             return None
         weights = values_of(self.weights, group.names, "weights")
         merged = native.trim_and_elect(
             library,
             pieces,
-            self.combine.merge_func,
-            thresholds=bounds,
+            merge_func,
+            thresholds=bounds.low,
+            ceilings=bounds.high,
             factors=weights,
             weights=weights,
+            divisor=self.combine.divisor(weights),
             scale=self.scaling_factor,
         )
         return None if merged is None else merged.view(group.piece_shape)
@@ -150,12 +151,12 @@ def _survey_of(steps: tuple[Sparsifier, ...], found: tuple[Any, ...]) -> Survey 
     return None
 
 
-def _bounds(steps: Sequence[Sparsifier], group: TensorGroup) -> list[float] | None:
-    """The smallest magnitude kept of each model, if the steps do no more than that."""
+def _bounds(steps: Sequence[Sparsifier], group: TensorGroup) -> Bounds | None:
+    """Which magnitudes of each model are kept, if the steps do no more than that."""
     if not steps:
-        return [0.0] * len(group.names)
+        return Bounds([0.0] * len(group.names))
     found = (group.survey or (None,))[0]
-    return steps[0].bounds(found, len(group.names)) if len(steps) == 1 else None
+    return steps[0].bounds(group, found) if len(steps) == 1 else None
 
 
 def _sparsify(group: TensorGroup, steps: Sequence[Sparsifier], found: Sequence[Any]) -> None:
