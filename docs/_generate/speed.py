@@ -44,11 +44,13 @@ def _section(file: Path) -> str:
         for row in each
     ]
     header = ("method", "what", "x limit", "x `fb run`", "seconds", "CPU seconds", "anonymous memory, MB")
-    rounds = "one round" if found["runs"] == 1 else f"{found['runs']} rounds"
+    most = max(row["rounds"] for each in found["methods"].values() for row in each)
+    rounds = "one round" if most == 1 else f"up to {most} rounds"
+    kind = "CLIP vision models" if found["size"].startswith("clip") else "models"
     return "\n\n".join(
         [
             f"## {found['parameters'] / 1e9:.2f} billion parameters",
-            f"A base and {found['models']} models in {found['dtype']}, {found['bytes_a_model'] / 1e9:.2f} GB "
+            f"A base and {found['models']} {kind} in {found['dtype']}, {found['bytes_a_model'] / 1e9:.2f} GB "
             f"each; {found['threads']} threads on {found['machine']['cpus']} processors; {rounds}.",
             table(header, rows),
             *(f"- {note}" for note in found["notes"]),
