@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +32,13 @@ if TYPE_CHECKING:
         "fb run --config-path ./configs --config-name mine output_dir=runs/mine",
         "fb run --mergekit config.yml -o out",
         "fb run --resume runs/mine",
+        "fb run --resume runs/mine --finish",
     ),
 )
 @config_options
 @click.option("--output", "-o", metavar="DIR", help="Run directory; the same as output_dir=DIR.")
 @click.option("--resume", metavar="DIR", help="Go on with a run that was interrupted or failed.")
+@click.option("--finish", is_flag=True, help="With --resume: learn no further, fuse what is learned so far.")
 @click.option("--dry-run", is_flag=True, help="Check and plan only; the same as `fb plan`.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @json_option
@@ -46,6 +49,7 @@ def command(
     mergekit: str | None,
     output: str | None,
     resume: str | None,
+    finish: bool,
     dry_run: bool,
     quiet: bool,
     as_json: bool,
@@ -67,6 +71,8 @@ def command(
     from fusionbench_core.run import RunDirectory, Runner, prepare
     from fusionbench_core.run.processes import is_further
 
+    if finish and not resume:
+        raise click.UsageError("--finish goes with --resume: it ends what an interrupted run was learning")
     if resume:
         if overrides or config_path or config_name or mergekit or output:
             raise click.UsageError("--resume takes everything from the run directory; give nothing else")
@@ -74,9 +80,11 @@ def command(
         registry, file = default_registry(), directory.config_file
         values = directory.read_config()
         if "stages" in values:
+            if finish:
+                raise click.UsageError("--finish is for a run of one method, and this one has stages")
             return run_in_stages(values, registry, directory.path, as_json, quiet)
         config = validate_run(values, file)
-        prepared = prepare(config, registry, file)
+        prepared = replace(prepare(config, registry, file), finish=finish)
         if is_further(config.fabric):
             return None if directory.fused else _take_part(prepared, registry)
     else:

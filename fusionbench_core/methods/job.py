@@ -36,6 +36,8 @@ class FusionJob:
         on_progress: Called with (done, total, message).
         directory: Where a method may keep what it needs to go on after an interruption: a resumed run gives
             the same one again. It need not exist yet; None if nothing is kept.
+        finish: Whether to learn no further, and to fuse with what an interrupted run has learned. A
+            :class:`~fusionbench_core.Training` sees to it; a method of several asks which have begun.
     """
 
     pool: ModelPool
@@ -45,6 +47,7 @@ class FusionJob:
     make_fabric: Callable[[], Fabric] | None = None
     on_progress: Callable[[int, int, str], None] = lambda done, total, message: None
     directory: Path | None = None
+    finish: bool = False
 
     @cached_property
     def fabric(self) -> Fabric:

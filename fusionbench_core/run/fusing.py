@@ -151,6 +151,7 @@ def call_model_method(
         make_fabric=lambda: make_fabric(prepared.config.fabric),
         on_progress=console.progress,
         directory=scratch,
+        finish=prepared.finish,
     )
     try:
         fused = method.fuse(job)

@@ -32,6 +32,8 @@ class Prepared:
     pool: ModelPool
     tasks: TaskPool | None
     options: EngineOptions
+    finish: bool = False
+    """Whether methods learn no further than they have before the run was interrupted."""
 
 
 def prepare(config: RunConfig, registry: Registry, file: Path | None = None) -> Prepared:

@@ -129,6 +129,8 @@ class Runner:
             options=prepared.options,
             seed=prepared.config.seed,
         )
+        if prepared.finish:
+            self._warn("learning was ended before its last step, by --finish")
         tasks = prepared.tasks
         adaptation = tasks.for_adaptation(prepared.method.capabilities.tasks) if tasks else {}
         run.manifest, found = fuse_to_disk(
@@ -240,8 +242,14 @@ class Runner:
         return Interrupted(
             "interrupted; what is finished is kept",
             directory=self.run.directory.path,
-            fix=f"go on: fb run --resume {self.run.directory.path}",
+            fix=self._ways_on(),
         )
+
+    def _ways_on(self) -> str:
+        resume = f"fb run --resume {self.run.directory.path}"
+        if not (self.run.directory.adaptation.is_dir() and any(self.run.directory.adaptation.iterdir())):
+            return f"go on: {resume}"
+        return f"go on: {resume}\nor fuse with what is learned so far: {resume} --finish"
 
 
 def parameter_counts(model: nn.Module) -> dict[str, int]:

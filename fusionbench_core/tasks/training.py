@@ -54,12 +54,18 @@ class Training:
         self._file = _file_of(job, method, stage)
         self._drawn, self._kept = models.drawn, dict(kept or {})
 
+    @staticmethod
+    def begun(job: FusionJob, method: Method, stage: str = "training") -> bool:
+        """Whether an interrupted run has taken steps of that training, and kept them."""
+        file = _file_of(job, method, stage)
+        return file is not None and file.exists()
+
     def run(self, gradients: Callable[[int], float], steps: int, loss: str) -> list[float]:
         """Train, or go on; gives the loss at each step.
 
         Args:
             gradients: Leaves the gradient at a step, counted from 0, in the variables; gives the loss.
-            steps: How many in all.
+            steps: How many in all; none is taken any more if the job is to `finish`.
             loss: What the loss is called, for people.
 
         Raises:
@@ -68,6 +74,8 @@ class Training:
         losses = self._load()
         optimizer = self._job.fabric.setup_optimizers(self._adam)
         began, done, written = time.monotonic(), len(losses), time.monotonic()
+        if self._job.finish:
+            return losses
         try:
             for step in range(done, steps):
                 losses.append(gradients(step))

@@ -276,6 +276,13 @@ def test_resuming_a_finished_run_does_nothing_twice(workspace):
     assert (workspace.root / "out/model/model.safetensors").stat().st_mtime_ns == before
 
 
+def test_learning_can_only_be_finished_where_it_was_begun(workspace):
+    done = workspace.fb("run", "-c", str(workspace.write()), "-o", "out", "--finish")
+    assert done.returncode == 2
+    assert "--resume" in done.stderr
+    assert not (workspace.root / "out").exists()
+
+
 def test_resuming_something_else_says_so(workspace):
     done = workspace.fb("run", "--resume", ".")
     assert done.returncode == 5

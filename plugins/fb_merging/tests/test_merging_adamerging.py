@@ -414,6 +414,24 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(models, tasks, tm
     assert method.model_copy(update={"steps": 7}).fuse(second).details != whole.details
 
 
+def test_what_an_interrupted_training_has_learned_can_be_fused(models, tasks, tmp_path):
+    method = AdaMerging(steps=6, learning_rate=0.05, batch_size=5)
+
+    def stop(done: int, total: int, message: str) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    first = replace(job_of(models, tasks), directory=tmp_path / "kept", on_progress=stop)
+    with pytest.raises(KeyboardInterrupt):
+        method.fuse(first)
+    finished = method.fuse(replace(first, finish=True))
+    shorter = method.model_copy(update={"steps": 4}).fuse(job_of(models, tasks))
+    assert finished.state is not None
+    assert shorter.state is not None
+    assert finished.details == shorter.details
+    assert all(torch.equal(tensor, finished.state[name]) for name, tensor in shorter.state.items())
+
+
 def test_the_time_that_is_left_is_shown(models, tasks):
     shown = []
     job = replace(job_of(models, tasks), on_progress=lambda *report: shown.append(report))

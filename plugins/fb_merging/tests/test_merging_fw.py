@@ -105,6 +105,22 @@ def test_the_soft_variant_goes_on_after_an_interruption(tmp_path):
     assert resumed.details == whole.details
 
 
+def test_the_soft_variant_can_end_with_the_iteration_it_was_in(tmp_path):
+    method = FwMerging(variant="soft", iterations=3, steps=3, samples=8, batch_size=5)
+    calls: list[str] = []
+
+    def interrupt(done: int, total: int, message: str) -> None:
+        calls.append(message)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        method.fuse(replace(job_of(), directory=tmp_path, on_progress=interrupt))
+    finished = method.fuse(replace(job_of(), directory=tmp_path, finish=True))
+    series = finished.details["adaptation"]["series"]
+    assert [len(losses) for losses in series.values()] == [3, 2]
+
+
 def test_labels_of_the_test_split_are_never_used():
     with pytest.raises(ValueError, match="split"):
         FwMerging(split="test")  # type: ignore[arg-type]

@@ -91,6 +91,25 @@ def test_an_interrupted_gossip_goes_on(tmp_path, stop):
     assert all(torch.equal(tensor, state_of(resumed)[name]) for name, tensor in state_of(whole).items())
 
 
+@pytest.mark.parametrize(("stop", "taken"), [(3, [2, 1, 0, 0]), (8, [2, 2, 2, 2])])
+def test_an_interrupted_gossip_can_end_with_the_round_it_was_in(tmp_path, stop, taken):
+    method, seen = Gossip(rounds=2, steps=2, batch_size=5), []
+
+    def interrupt(done: int, total: int, message: str) -> None:
+        seen.append(done)
+        if len(seen) == stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        method.fuse(job_of(directory=tmp_path, on_progress=interrupt))
+    finished = method.fuse(job_of(directory=tmp_path, finish=True))
+    losses = finished.details["losses"]["series"]
+    assert [len(each) for each in losses.values()] == taken
+    if stop == 8:
+        first = method.model_copy(update={"rounds": 1}).fuse(job_of())
+        assert all(torch.equal(tensor, state_of(finished)[name]) for name, tensor in state_of(first).items())
+
+
 def test_a_ring_takes_no_number_of_neighbours():
     with pytest.raises(ValidationError, match="neighbours"):
         Gossip(neighbours=2)

@@ -89,6 +89,8 @@ class FwMerging(ModelMethod):
         run = _FrankWolfe(self, job, trunk, space)
         with frozen(run.models):
             for iteration in range(self.iterations):
+                if job.finish and not run.begun(iteration):
+                    break
                 run.hard(iteration) if self.variant == "hard" else run.soft(iteration)
                 job.progress(iteration + 1, self.iterations, f"loss {run.losses[-1]:.4f}")
         return Fused.weights(space.state(run.merged), details=run.details())
@@ -119,6 +121,10 @@ class _FrankWolfe:
         """Everything that is called."""
         return [*self._labelled.models, *self._unlabelled.models]
 
+    def begun(self, iteration: int) -> bool:
+        """Whether an interrupted run was in that iteration already; hard ones are not kept."""
+        return Training.begun(self._job, self._method, _stage(iteration))
+
     def hard(self, iteration: int) -> None:
         """Move towards the model that the gradient of all tasks points to."""
         method = self._method
@@ -147,7 +153,7 @@ class _FrankWolfe:
             coefficients.variables,
             self._unlabelled,
             learning_rate=self._method.learning_rate,
-            stage=f"iteration{iteration + 1}",
+            stage=_stage(iteration),
         )
         self._learned[f"iteration {iteration + 1}"] = training.run(
             lambda step: self._unlabelled.descend(coefficients.merged(step), _entropy),
@@ -162,7 +168,7 @@ class _FrankWolfe:
         if self.losses:
             rows = [f"iteration {number + 1}" for number in range(len(self.losses))]
             title = "Share of the parameters that moved towards each model"
-            found["chosen"] = matrix(self._counts, rows=rows, columns=list(self._job.pool), title=title)
+            found["chosen"] = matrix(self._counts[: len(rows)], rows=rows, columns=list(self._job.pool), title=title)
             found |= loss_curve({"loss": self.losses}, "loss")
         if self._learned:
             found["adaptation"] = loss_curve(self._learned, "entropy")["losses"]
@@ -207,6 +213,10 @@ class _FrankWolfe:
             return products
         sizes = flat.norm() * experts.norm(dim=1)
         return torch.where(sizes > 0, products / sizes.clamp(min=torch.finfo(sizes.dtype).tiny), 0)
+
+
+def _stage(iteration: int) -> str:
+    return f"iteration{iteration + 1}"
 
 
 def _grad(leaf: Tensor) -> Tensor:

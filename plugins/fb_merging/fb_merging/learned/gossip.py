@@ -92,6 +92,8 @@ class Gossip(LearnedMethod):
         result = self.parameterize(job, space)
         network = _Network(self, job, trunk, tasks, result)
         for number in range(self.rounds):
+            if job.finish and not network.begun(number):
+                break
             network.round(number)
         result.variables["coefficients"].data.copy_(network.nodes.mean(0))
         details = {**result.details(), **loss_curve(network.losses, self.loss_name)}
@@ -141,11 +143,23 @@ class _Network:
             merged.append(merging.total().detach())
         self.nodes = torch.stack(merged)
 
+    def begun(self, number: int) -> bool:
+        """Whether an interrupted run was in that round already."""
+        return Training.begun(self._job, self._method, _stage(number, 0))
+
     def _adapt(self, node: int, number: int, merging: _Merging) -> None:
-        method, models = self._method, self._models_of(node)
-        stage, place = f"round{number + 1}-node{node + 1}", f"round {number + 1}, {self._names[node]}"
+        method, models, place = (
+            self._method,
+            self._models_of(node),
+            f"round {number + 1}, {self._names[node]}",
+        )
         training = Training(
-            self._job, method, merging.variables, models, learning_rate=method.learning_rate, stage=stage
+            self._job,
+            method,
+            merging.variables,
+            models,
+            learning_rate=method.learning_rate,
+            stage=_stage(number, node),
         )
         with frozen(models.models):
             self.losses[self._names[node]] += training.run(
@@ -165,6 +179,10 @@ class _Network:
                 tasks=[self._tasks[task] for task in known],
             )
         return self._models[node, known]
+
+
+def _stage(number: int, node: int) -> str:
+    return f"round{number + 1}-node{node + 1}"
 
 
 class _Merging(Parameterization):
