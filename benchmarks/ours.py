@@ -30,6 +30,8 @@ METHODS: dict[str, tuple[str, dict[str, object], bool]] = {
     "ties": ("ties_merging", {"density": 0.2, "scaling_factor": 1.0}, True),
     "dare_ties": ("dare_ties", {"density": 0.5, "trim_density": 1.0, "scaling_factor": 1.0}, True),
     "della": ("della", {"density": 0.5, "epsilon": 0.1, "scaling_factor": 1.0}, True),
+    "iso_c": ("iso_c", {"scaling_factor": 1.0}, True),
+    "tsv_merging": ("tsv_merging", {"scaling_factor": 1.0}, True),
     "breadcrumbs": ("breadcrumbs", {"density": 0.2, "gamma": 0.01, "scaling_factor": 1.0}, True),
 }
 """Name in the tables -> method, parameters, and whether the base is read."""
@@ -61,9 +63,8 @@ class Engine:
         move = partial(_move, checkpoints, writer, threading.local())
         try:
             with Workers(self._options.threads) as workers:
-                for _ in workers.map(
-                    move, (piece for step in plan for piece in cut(step, "element", plan.piece))
-                ):
+                pieces = (piece for step in plan for piece in cut(step, "element", plan.piece))
+                for _ in workers.map(move, pieces, lambda piece: piece.stop - piece.start):
                     pass
         finally:
             writer.close()

@@ -28,6 +28,14 @@ if name == "average":
     method = SimpleAverageAlgorithm()
 elif name == "task_arithmetic":
     method = TaskArithmeticAlgorithm(scaling_factor=0.3)
+elif name == "iso_c":
+    from fusion_bench.method.isotropic_merging import IsotropicMergingInCommonSubspace
+
+    method = IsotropicMergingInCommonSubspace(scaling_factor=1.0, exclude_keys=[])
+elif name == "tsv_merging":
+    from fusion_bench.method.task_singular_vector import TaskSingularVectorMerging
+
+    method = TaskSingularVectorMerging(alpha=1.0, exclude_keys=[])
 else:
     method = TiesMergingAlgorithm(scaling_factor=1.0, threshold=20, remove_keys=[], merge_func="mean")
 if source == "causal_lm":
@@ -123,7 +131,7 @@ def _fusion_bench(python: Path, method: str, models: Models, output: Path) -> li
 
 KNOWN = {
     "mergekit 0.1.5": ("average", "task_arithmetic", "ties", "dare_ties", "della", "breadcrumbs"),
-    "fusion_bench 0.2.33": ("average", "task_arithmetic", "ties"),
+    "fusion_bench 0.2.33": ("average", "task_arithmetic", "ties", "iso_c", "tsv_merging"),
 }
 """Peer -> the methods that it is measured with."""
 

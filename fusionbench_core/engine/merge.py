@@ -93,7 +93,7 @@ class StreamingMerge:
                 for p in cut(s, self._plan.locality, self._plan.piece)
             )
             total = 0
-            for piece, part in workers.map(partial(self._merge, survey), pieces):
+            for piece, part in workers.map(partial(self._merge, survey), pieces, _entries):
                 total = part if piece.start == 0 else add_checksums(total, part)
                 if piece.last:
                     on_step(piece.step, total)
@@ -116,7 +116,7 @@ class StreamingMerge:
         while isinstance(state, Survey):
             total, count = None, 0
             pieces = (piece for step in steps for piece in cut(step, self._plan.locality, self._plan.piece))
-            for piece, seen in workers.map(partial(self._observe, state), pieces):
+            for piece, seen in workers.map(partial(self._observe, state), pieces, _entries):
                 total = seen if total is None else total + seen
                 if piece.last:
                     count += 1
@@ -252,6 +252,10 @@ class StreamingMerge:
             why=why,
             fix="report this to the authors of the plugin; FB_DEBUG=1 shows where it happened",
         )
+
+
+def _entries(piece: Piece) -> int:
+    return piece.stop - piece.start
 
 
 def _find(values: Mapping[str, Tensor] | Checkpoint, name: str) -> Tensor | None:

@@ -13,6 +13,9 @@ import torch
 
 from fusionbench_core.allocator import keep_freed_memory
 
+BATCH, MOST = 1 << 20, 8
+"""How much work a thread is handed at a time, and how many jobs at most."""
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -61,9 +64,27 @@ class Workers:
         self._pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(self._before)
 
-    def map(self, work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[tuple[Job, Result]]:
-        """`(job, work(job))` in the order of `jobs`; at most four jobs a thread are waiting."""
-        return self._inline(work, jobs) if self._threads == 1 else self._pooled(work, jobs)
+    def map(
+        self,
+        work: Callable[[Job], Result],
+        jobs: Iterable[Job],
+        size: Callable[[Job], int] = lambda job: BATCH,
+    ) -> Iterator[tuple[Job, Result]]:
+        """`(job, work(job))` in the order of `jobs`.
+
+        A thread is handed small jobs several at a time: each time two threads have to agree on whose turn it
+        is. At most four such batches a thread are waiting.
+
+        Args:
+            work: What to do.
+            jobs: With what.
+            size: About how much work a job is; batches end at `BATCH`.
+        """
+        if self._threads == 1:
+            yield from self._inline(work, jobs)
+            return
+        for batch, results in self._pooled(lambda batch: [work(job) for job in batch], _batches(jobs, size)):
+            yield from zip(batch, results)
 
     def _inline(self, work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[tuple[Job, Result]]:
         torch.set_num_threads(1)
@@ -86,6 +107,18 @@ class Workers:
         finally:
             for _, future in waiting:
                 future.cancel()
+
+
+def _batches(jobs: Iterable[Job], size: Callable[[Job], int]) -> Iterator[list[Job]]:
+    batch, total = [], 0
+    for job in jobs:
+        batch.append(job)
+        total += size(job)
+        if total >= BATCH or len(batch) >= MOST:
+            yield batch
+            batch, total = [], 0
+    if batch:
+        yield batch
 
 
 def _single_threaded() -> None:

@@ -168,7 +168,8 @@ class _FrankWolfe:
         if self.losses:
             rows = [f"iteration {number + 1}" for number in range(len(self.losses))]
             title = "Share of the parameters that moved towards each model"
-            found["chosen"] = matrix(self._counts[: len(rows)], rows=rows, columns=list(self._job.pool), title=title)
+            counts = self._counts[: len(rows)]
+            found["chosen"] = matrix(counts, rows=rows, columns=list(self._job.pool), title=title)
             found |= loss_curve({"loss": self.losses}, "loss")
         if self._learned:
             found["adaptation"] = loss_curve(self._learned, "entropy")["losses"]
