@@ -115,7 +115,8 @@ def _markdown(result: dict) -> str:
     plan = result["plan"]
     lines += [
         "",
-        f"Planning TIES over {plan['models']} models of {plan['parameters_each'] / 1e9:.0f} billion parameters, "
+        f"Planning TIES over {plan['models']} models of "
+        f"{plan['parameters_each'] / 1e9:.0f} billion parameters, "
         f"{plan['bytes'] / 1e12:.2f} TB in {plan['files']} shards, took {plan['seconds']:.2f} s.",
         f"Their weights are holes: {plan['bytes_on_disk'] / 1e6:.1f} MB, the headers, were on the disk.",
     ]

@@ -18,8 +18,8 @@ import shutil
 import stat
 import subprocess
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fusionbench_core.places import cache_dir
@@ -32,6 +32,20 @@ PAYS_FROM = 1 << 28
 
 FLAGS = ("-O3", "-std=c11", "-shared", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
 """No flag lets the compiler change what is computed: each function rounds as it is written."""
+
+
+_expected = 0
+
+
+@contextmanager
+def expected(entries: int) -> Iterator[None]:
+    """Within this, so many entries will be computed; if that pays, compilers start at the first of them."""
+    global _expected
+    before, _expected = _expected, entries
+    try:
+        yield
+    finally:
+        _expected = before
 
 
 class NativeKernels:
@@ -59,7 +73,8 @@ class NativeKernels:
         """The library if there is one by now, else None: compute it in torch.
 
         Args:
-            entries: How many entries it is wanted for. Enough of them start the compiler, in the background.
+            entries: How many entries it is wanted for. Enough of them, or enough that are expected, start the
+                compiler in the background.
         """
         if self._settled:
             return self._library
@@ -70,7 +85,7 @@ class NativeKernels:
                 if not self._settled:
                     self._settled = self._load()
             self._entries += entries
-            if not self._settled and self._entries >= PAYS_FROM:
+            if not self._settled and entries and max(self._entries, _expected) >= PAYS_FROM:
                 self._entries = -(1 << 62)
                 threading.Thread(target=self._compile, name="compiler", daemon=True).start()
         return self._library

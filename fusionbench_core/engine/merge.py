@@ -28,6 +28,7 @@ from fusionbench_core.methods.group import TensorGroup
 from fusionbench_core.methods.method import TensorMethod
 from fusionbench_core.methods.operand import Operand
 from fusionbench_core.methods.survey import Survey
+from fusionbench_core.native import expected
 from fusionbench_core.pools.pool import ModelPool
 
 Statistics = Mapping[str, Sequence[Mapping[str, Tensor] | Checkpoint]]
@@ -84,7 +85,7 @@ class StreamingMerge:
             MethodError: if the method fails, or gives another shape or NaN.
         """
         done = set(done)
-        with self._allocation(), Workers(self._options.threads) as workers:
+        with expected(self._entries(done)), self._allocation(), Workers(self._options.threads) as workers:
             survey = self._run_survey(self._method.survey(), workers, on_survey)
             pieces = (
                 p
@@ -107,6 +108,11 @@ class StreamingMerge:
         """
         with self._allocation(), Workers(self._options.threads) as workers:
             return self._run_survey(state, workers, on_survey)
+
+    def _entries(self, done: set[str]) -> int:
+        """Entries of all models that are still to be merged."""
+        left = (step.info.numel for step in self._plan if step.action == "merge" and step.name not in done)
+        return sum(left) * len(self._models)
 
     def _allocation(self) -> AbstractContextManager[None]:
         return nullcontext() if self._plan.locality in ("element", "row") else freed_matrices_given_back()

@@ -13,7 +13,7 @@ import torch
 
 from fusionbench_core.allocator import keep_freed_memory
 
-BATCH, MOST = 1 << 20, 8
+BATCH, MOST = 1 << 21, 8
 """How much work a thread is handed at a time, and how many jobs at most."""
 
 Job = TypeVar("Job")
