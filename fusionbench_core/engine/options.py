@@ -16,7 +16,9 @@ class EngineOptions:
 
     Attributes:
         threads: Worker threads; each computes with one intra-op thread.
-        memory_budget: Bytes of anonymous memory that pieces in flight may take; None: no bound.
+        memory_budget: Bytes of anonymous memory that a fusion may take; None: no bound.
+        budget_is_guess: Whether nobody asked for that budget. Methods that hold whole models are not
+            refused then, as what they say of their memory is an estimate.
         cache_size: Bytes on disk that tensors which are slow to compute may take, to be used again; 0: none.
         dtype: Floating dtype of the output; None keeps each tensor's.
         accumulate: Least dtype of the arithmetic.
@@ -28,6 +30,7 @@ class EngineOptions:
 
     threads: int = field(default_factory=available_cpus)
     memory_budget: int | None = None
+    budget_is_guess: bool = False
     cache_size: int = 0
     dtype: torch.dtype | None = None
     accumulate: torch.dtype = torch.float32

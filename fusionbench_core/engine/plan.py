@@ -131,7 +131,7 @@ def make_plan(
             peak = _peak(method, steps, needs, options, piece)
         elif not problems:
             # What a method holds of a pool that is not as it declares is undefined.
-            peak = method.memory(pool)
+            peak = _held(method, pool, options)
     problems.raise_any()
     read = models if base is None else {**models, "_base_": base}
     return Plan(
@@ -270,6 +270,19 @@ def _peak(
     )
     total = sum(heapq.nlargest(options.threads, flights))
     return total if budget is None else min(total, budget)
+
+
+def _held(method: ModelMethod, pool: ModelPool, options: EngineOptions) -> int:
+    """Bytes that a method which holds whole models takes."""
+    held, budget = method.memory(pool), options.memory_budget
+    if budget is not None and held > budget and not options.budget_is_guess:
+        raise InsufficientResources(
+            f"the memory budget of {budget / 1e6:,.0f} MB is too small",
+            config="engine.memory_budget",
+            why=f"{method.record.full_name} holds about {held / 1e6:,.0f} MB of models",
+            fix=f"set engine.memory_budget to {-(-held // 10**6)}MB or more, or choose a method that streams",
+        )
+    return held
 
 
 def _too_large(peak: int, options: EngineOptions) -> tuple[str, ...]:

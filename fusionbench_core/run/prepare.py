@@ -95,6 +95,7 @@ def engine_options(config: EngineConfig) -> EngineOptions:
     return EngineOptions(
         threads=config.threads or available_cpus(),
         memory_budget=budget,
+        budget_is_guess=config.memory_budget is None,
         cache_size=0 if str(config.cache_size) == "0" else parse_size(config.cache_size, "engine.cache_size"),
         dtype=parse_dtype(config.dtype) if config.dtype else None,
         accumulate=parse_dtype(config.accumulate),

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
-from fusionbench_core import Fused, MethodRecord, ModelMethod, ModelPool, PooledModel, implements
+from fusionbench_core import (
+    Fused,
+    MethodRecord,
+    ModelMethod,
+    ModelPool,
+    PooledModel,
+    implements,
+)
 from fusionbench_core.engine.options import EngineOptions
 from fusionbench_core.engine.plan import make_plan
+from fusionbench_core.errors import InsufficientResources
 from fusionbench_core.records import Capabilities
 
 CAPABILITIES = Capabilities(locality="model")
@@ -50,10 +60,12 @@ def test_the_plan_states_all_models_live_unless_the_method_says_otherwise(method
     assert make_plan(method, pool()).peak_bytes == expected
 
 
-def test_a_budget_that_the_method_exceeds_is_noted():
+def test_a_budget_that_the_method_exceeds_is_refused_if_the_user_gave_it_and_noted_if_not():
     enough, little = (EngineOptions(memory_budget=size) for size in (3 * LIVE, 3 * LIVE - 1))
     assert make_plan(Held(), pool(), enough).notes == ()
-    (note,) = make_plan(Held(), pool(), little).notes
+    with pytest.raises(InsufficientResources, match="memory budget"):
+        make_plan(Held(), pool(), little)
+    (note,) = make_plan(Held(), pool(), replace(little, budget_is_guess=True)).notes
     assert "more than the memory budget" in note
 
 
