@@ -86,6 +86,9 @@ class RunConfig(Section):
         default=None,
         description="method parameter -> values to try on the validation split; the best ones are used",
     )
+    learned_from: str | None = Field(
+        default=None, description="run directory of the same method: start from what it has learned"
+    )
     seed: int = Field(default=0, ge=0, lt=2**63, description="everything random derives from it")
     output_dir: str | None = Field(
         default=None, description="the run directory; by default a new one under runs/"

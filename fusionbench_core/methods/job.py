@@ -36,6 +36,7 @@ class FusionJob:
         on_progress: Called with (done, total, message).
         directory: Where a method may keep what it needs to go on after an interruption: a resumed run gives
             the same one again. It need not exist yet; None if nothing is kept.
+        learned_from: Such a directory of another run of the method: a training starts from what is in it.
         finish: Whether to learn no further, and to fuse with what an interrupted run has learned. A
             :class:`~fusionbench_core.Training` sees to it; a method of several asks which have begun.
     """
@@ -47,6 +48,7 @@ class FusionJob:
     make_fabric: Callable[[], Fabric] | None = None
     on_progress: Callable[[int, int, str], None] = lambda done, total, message: None
     directory: Path | None = None
+    learned_from: Path | None = None
     finish: bool = False
 
     @cached_property

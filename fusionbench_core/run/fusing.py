@@ -12,7 +12,7 @@ from fusionbench_core.artefact.complete import complete_state
 from fusionbench_core.artefact.manifest import Manifest
 from fusionbench_core.artefact.write import ArtefactWriter
 from fusionbench_core.checkpoints import StateDictCheckpoint
-from fusionbench_core.config.schema import FabricConfig
+from fusionbench_core.config.schema import FabricConfig, RunConfig
 from fusionbench_core.engine.memory import merge_in_memory
 from fusionbench_core.engine.plan import Plan, make_plan
 from fusionbench_core.engine.step import PlanStep
@@ -23,6 +23,7 @@ from fusionbench_core.methods.method import ModelMethod, TensorMethod
 from fusionbench_core.pools.pool import ModelPool
 from fusionbench_core.registry import Registry
 from fusionbench_core.run.console import Console
+from fusionbench_core.run.directory import RunDirectory
 from fusionbench_core.run.prepare import Prepared, compute_device
 from fusionbench_core.statistics.collect import collect_statistics
 from fusionbench_core.tasks.adaptation import AdaptationTask
@@ -151,6 +152,7 @@ def call_model_method(
         make_fabric=lambda: make_fabric(prepared.config.fabric),
         on_progress=console.progress,
         directory=scratch,
+        learned_from=_learned_from(prepared.config),
         finish=prepared.finish,
     )
     try:
@@ -168,6 +170,10 @@ def call_model_method(
     if not isinstance(fused, Fused):
         raise MethodError(f"{prepared.record.full_name} gave a {type(fused).__name__}, not a Fused")
     return fused
+
+
+def _learned_from(config: RunConfig) -> Path | None:
+    return RunDirectory(Path(config.learned_from)).adaptation if config.learned_from else None
 
 
 def _as_read(prepared: Prepared) -> ModelPool:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fusionbench_core.checkpoints import SafetensorsCheckpoint
 from fusionbench_core.checkpoints.writer import write_safetensors
-from fusionbench_core.errors import CorruptFile, MethodError
+from fusionbench_core.errors import ConfigError, CorruptFile, MethodError
 from fusionbench_core.methods.job import FusionJob
 from fusionbench_core.methods.method import Method
 from fusionbench_core.tasks.task_models import TaskModels
@@ -27,7 +27,7 @@ class Training:
     """Steps of Adam on a few variables.
 
     With a `job.directory`, what is learned is written there from time to time, when the user interrupts, and
-    at the end; the same training goes on from it.
+    at the end; the same training goes on from it, and another one can start from it: `job.learned_from`.
 
     Args:
         job: What the method is given.
@@ -51,7 +51,7 @@ class Training:
     ) -> None:
         self._job, self._name, self._variables, self._models = job, method.record.name, variables, models
         self._adam = torch.optim.Adam(list(variables.values()), lr=learning_rate)
-        self._file = _file_of(job, method, stage)
+        self._file, self._stage = _file_of(job, method, stage), stage
         self._drawn, self._kept = models.drawn, dict(kept or {})
 
     @staticmethod
@@ -70,8 +70,9 @@ class Training:
 
         Raises:
             MethodError: if the loss or a variable is no finite number any more.
+            ConfigError: if the job is to start from what another run learned, and that does not fit.
         """
-        losses = self._load()
+        losses = self._load() or self._start()
         optimizer = self._job.fabric.setup_optimizers(self._adam)
         began, done, written = time.monotonic(), len(losses), time.monotonic()
         if self._job.finish:
@@ -143,6 +144,35 @@ class Training:
         self._models.skip(self._drawn - self._models.drawn)
         return losses
 
+    def _start(self) -> list[float]:
+        """Take over what another run has learned; its steps do not count."""
+        place = self._job.learned_from
+        if place is None:
+            return []
+        files = sorted(place.glob(f"{self._stage}-*.safetensors"), key=lambda file: file.stat().st_mtime)
+        if not files:
+            raise ConfigError(
+                f"nothing that {self._name} could start from was learned there",
+                config="learned_from",
+                directory=place.parent,
+                why=f"there is no {self._stage} among {_named(place)}",
+                fix="give the directory of a run of the same method over the same models",
+            )
+        state = SafetensorsCheckpoint([files[-1]])
+        for name, variable in self._variables.items():
+            key = f"variables/{name}"
+            if key not in state or state.info(key).shape != tuple(variable.shape):
+                raise ConfigError(
+                    f"what was learned there does not fit {self._name} with these settings and models",
+                    config="learned_from",
+                    file=files[-1],
+                    why=f"{name} should be {list(variable.shape)}, and is "
+                    f"{list(state.info(key).shape) if key in state else 'missing'}",
+                    fix="give the directory of a run of the same method over the same models",
+                )
+            variable.data.copy_(state.tensor(key))
+        return []
+
     def _read(self) -> dict[str, Tensor] | None:
         """What the first process finds in the file."""
         if self._file is None or not self._file.exists() or not self._job.fabric.is_global_zero:
@@ -158,8 +188,16 @@ def _file_of(job: FusionJob, method: Method, stage: str) -> Path | None:
     if job.directory is None:
         return None
     facts = [method.record.name, method.model_dump(mode="json"), job.seed, list(job.pool)]
+    facts += [] if job.learned_from is None else [str(job.learned_from)]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     return job.directory / f"{stage}-{key}.safetensors"
+
+
+def _named(place: Path) -> str:
+    return (
+        ", ".join(sorted({file.name.rpartition("-")[0] for file in place.glob("*.safetensors")}))
+        or "its files"
+    )
 
 
 def _duration(seconds: float) -> str:
