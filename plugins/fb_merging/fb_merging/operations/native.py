@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from fb_merging.operations.per_model import below_all
 from fusionbench_core import NativeKernels, StoredPieces, TensorGroup
@@ -19,7 +18,9 @@ from fusionbench_core import NativeKernels, StoredPieces, TensorGroup
 Inside = tuple[NDArray[np.int32], int]
 """The bits of magnitudes in a range, and how many magnitudes lie beyond it."""
 
-_MERGE_FUNCTIONS = ("mean", "sum", "max", "all")
+MERGE_FUNCTIONS = ("mean", "sum", "max", "all")
+"""What `trim_and_elect` can do, in the order of `sparse.c`."""
+
 _BLOCK = 1024
 """Entries of a block; the same as in `stored.h`."""
 
@@ -171,7 +172,7 @@ def trim_and_elect(
         out.data_ptr(),
         pieces.address,
         *(ctypes.addressof(each) for each in arrays),
-        _MERGE_FUNCTIONS.index(merge_func),
+        MERGE_FUNCTIONS.index(merge_func),
         divisor if merge_func == "all" else below_all(weights),
         scale,
         scratch.data_ptr(),
@@ -180,84 +181,10 @@ def trim_and_elect(
 
 
 def _agrees(library: ctypes.CDLL) -> bool:
-    generator = torch.Generator().manual_seed(0)
-    base, *deltas = torch.randn(4, 2003, generator=generator, dtype=torch.float32)
-    deltas[0][:500] = deltas[1][:500] = 0
-    deltas[2][250:750] = -deltas[0][250:750] - deltas[1][250:750]
-    models = [base + delta for delta in deltas]
-    differences = [model - base for model in models]
-    return _agrees_on(library, StoredPieces(deltas), deltas) and _agrees_on(
-        library, StoredPieces(models, base), differences, base
-    )
+    # Imported late: what is compared uses this module.
+    from fb_merging.operations.agreement import agrees
 
-
-def _agrees_on(
-    library: ctypes.CDLL, pieces: StoredPieces, deltas: list[Tensor], base: Tensor | None = None
-) -> bool:
-    # Imported late: these modules use this one.
-    from fb_merging.operations.combine import add_all, elect_and_merge
-    from fb_merging.operations.magnitude import bits_inside, magnitude_bits
-    from fb_merging.operations.sparsify import (
-        drop_by_mask,
-        hardshrink_below,
-        linear_probabilities,
-        rank_probability,
-    )
-
-    bits = [magnitude_bits(delta) for delta in deltas]
-    read = read_magnitudes(library, pieces, 1500)
-    if read is None or not np.array_equal(read, [each[:1500] for each in bits]):
-        return False
-    places = [0, 400, 1000, 2002]
-    for model, each in enumerate(bits):
-        if magnitudes_at(library, pieces, model, places) != np.sort(each)[places].view(np.float32).tolist():
-            return False
-    start, stop = sorted(map(int, bits[0][1001:1003]))
-    ranges = [(start, stop), (0, stop), (start, 1 << 31)]
-    counted = count_inside(library, pieces, ranges)
-    wanted = [bits_inside(each, *limits) for each, limits in zip(bits, ranges)]
-    if counted is None or not all(map(_same_inside, counted, wanted)):
-        return False
-    thresholds = [float(delta[1001].abs()) for delta in deltas]
-    trimmed = [hardshrink_below(delta, threshold) for delta, threshold in zip(deltas, thresholds)]
-    kept = [keep_largest(library, *each) for each in zip(deltas, thresholds)]
-    if not all(map(_same, kept, trimmed)):
-        return False
-    uniform = torch.rand(len(deltas[0]), generator=torch.Generator().manual_seed(1), dtype=torch.float32)
-    dropped = [drop_at_random(library, delta, uniform, 0.3, 0.3) for delta in deltas]
-    if not all(map(_same, dropped, [drop_by_mask(delta, uniform, 0.3).div_(0.3) for delta in deltas])):
-        return False
-    probabilities = linear_probabilities(400, 0.5, 0.2, torch.float32)
-    for delta in deltas:
-        rows, draws = delta[:2000].view(5, 400), uniform[:2000].view(5, 400)
-        dropped = drop_by_rank(library, rows, draws, probabilities, rescale=True)
-        ranked = rank_probability(rows, 0.5, 0.2)
-        if not _same(dropped, drop_by_mask(rows, draws, ranked).div_(ranked)):
-            return False
-    weights, ceilings = [0.5, 1.0, -0.3], [2.0, math.inf, 1.5]
-    weighted = [
-        (delta - functional.hardshrink(delta, ceiling)) * weight
-        for delta, ceiling, weight in zip(trimmed, ceilings, weights)
-    ]
-    given = {"thresholds": thresholds, "ceilings": ceilings, "factors": weights, "weights": weights}
-    for merge_func in _MERGE_FUNCTIONS:
-        merged = trim_and_elect(library, pieces, merge_func, **given, divisor=1.2, scale=0.4)
-        if merge_func == "all":
-            wanted = add_all(weighted).div_(1.2)
-        else:
-            wanted = elect_and_merge(weighted, merge_func, weights)
-        wanted = wanted if base is None else torch.add(base, wanted, alpha=0.4)
-        if merged is None or not _same(merged, wanted):
-            return False
-    return True
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return torch.equal(one.view(torch.int32), other.view(torch.int32))
-
-
-def _same_inside(one: Inside, other: Inside) -> bool:
-    return one[1] == other[1] and np.array_equal(one[0], other[0])
+    return agrees(library)
 
 
 _POINTER, _INTEGER, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
