@@ -98,8 +98,9 @@ def test_it_can_be_switched_off(kernels, monkeypatch):
 
 
 @pytest.fixture
-def in_c(monkeypatch):
-    """The arithmetic of merges, in C."""
+def in_c(monkeypatch, tmp_path_factory):
+    """The arithmetic of merges, in C; compiled once for all tests."""
+    monkeypatch.setenv("FB_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "kernels"))
     known = arithmetic._KERNELS
     fresh = NativeKernels(known._source, known._functions, known._agrees)
     monkeypatch.setattr(arithmetic, "_KERNELS", fresh)
@@ -138,7 +139,8 @@ def test_nan_and_inf_are_seen(in_c, dtype, bad):
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 10), (70_000, 200_000), (5, 5)])
-def test_random_numbers_are_those_that_torch_draws(monkeypatch, start, stop):
+def test_random_numbers_are_those_that_torch_draws(monkeypatch, tmp_path_factory, start, stop):
+    monkeypatch.setenv("FB_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "kernels"))
     kernels = randomness._KERNELS
     fresh = NativeKernels(kernels._source, kernels._functions, kernels._agrees)
     monkeypatch.setattr(randomness, "_KERNELS", fresh)

@@ -29,8 +29,9 @@ METHODS = [
 
 
 @pytest.fixture
-def in_c(monkeypatch, tmp_path):
-    monkeypatch.setenv("FB_CACHE_HOME", str(tmp_path))
+def in_c(monkeypatch, tmp_path_factory):
+    # Compiled once for all tests.
+    monkeypatch.setenv("FB_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "kernels"))
     known = native._KERNELS
     fresh = NativeKernels(known._source, known._functions, known._agrees)
     monkeypatch.setattr(native, "_KERNELS", fresh)
