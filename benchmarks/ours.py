@@ -97,7 +97,8 @@ def run_command(name: str, models: Models, output: Path, threads: int) -> list[s
             "models": {expert: str(path) for expert, path in models.experts.items()},
         },
         "taskpool": None,
-        "engine": {"threads": threads},
+        # Nothing of an earlier round: what factorises would only read what was kept.
+        "engine": {"threads": threads, "cache_size": 0},
         "output_dir": str(output),
     }
     # JSON is YAML.
