@@ -4,7 +4,14 @@ import math
 
 import pytest
 import torch
-from fb_merging.operations.svd import column_basis, column_factors, polar, randomized_svd, svd
+from fb_merging.operations.svd import (
+    column_basis,
+    column_factors,
+    polar,
+    polar_and_singular_values,
+    randomized_svd,
+    svd,
+)
 
 from fusionbench_core import MethodError
 
@@ -96,3 +103,26 @@ def test_the_column_basis_spans_all_columns(shape):
     torch.testing.assert_close(basis @ (basis.T @ joined), joined)
     torch.testing.assert_close(s, torch.linalg.svdvals(joined))
     assert torch.equal(basis, column_basis(matrices))
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (7, 7), (5, 40), (40, 5), (0, 3)], ids=lambda shape: f"{shape[0]} x {shape[1]}"
+)
+@pytest.mark.parametrize("smallest", [1.0, 1e-3, 1e-9, 0.0], ids=lambda value: f"smallest {value}")
+def test_the_polar_factor_is_that_of_the_decomposition_however_it_is_conditioned(shape, smallest):
+    m, n = shape
+    rank = min(m, n)
+    generator = torch.Generator().manual_seed(0)
+    u, _ = torch.linalg.qr(torch.randn(m, rank, generator=generator, dtype=torch.float64))
+    v, _ = torch.linalg.qr(torch.randn(n, rank, generator=generator, dtype=torch.float64))
+    s = torch.linspace(1.0, smallest, rank, dtype=torch.float64) if rank > 1 else torch.ones(rank).double()
+    kept = s > 0
+    isometry, found = polar_and_singular_values((u * s) @ v.T)
+    torch.testing.assert_close(found.sort().values, s[kept].sort().values, rtol=1e-6, atol=1e-14)
+    torch.testing.assert_close(isometry, u[:, kept] @ v[:, kept].T, rtol=0, atol=1e-6)
+
+
+def test_a_matrix_of_zeros_has_no_polar_factor():
+    isometry, s = polar_and_singular_values(torch.zeros(3, 5))
+    assert torch.equal(isometry, torch.zeros(3, 5, dtype=torch.float64))
+    assert not len(s)

@@ -30,6 +30,10 @@ PowerIterations = Annotated[
 ]
 
 
+_CONDITION = 1e4
+"""Condition number up to which a Gram matrix in fp64 gives results that are good in fp32."""
+
+
 @dataclass(frozen=True)
 class Factors:
     r"""$A = U\,\mathrm{diag}(s)\,V^\top$ without the null space: all $r$ singular values are positive.
@@ -74,8 +78,13 @@ def svd(matrix: Tensor) -> Factors:
     Raises:
         MethodError: if it does not converge.
     """
+    rows, columns = matrix.shape
     try:
-        u, s, vh = torch.linalg.svd(matrix.double(), full_matrices=False)
+        if rows < columns:  # LAPACK takes three times as long for a wide matrix as for its transpose.
+            v, s, uh = torch.linalg.svd(matrix.double().T, full_matrices=False)
+            u, vh = uh.T, v.T
+        else:
+            u, s, vh = torch.linalg.svd(matrix.double(), full_matrices=False)
     except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
         raise _failed(matrix, error) from error
     largest = float(s[0]) if len(s) else 0.0
@@ -164,8 +173,35 @@ def sketching(capabilities: Capabilities, settings: FactorizationSettings) -> Ca
 
 def polar(matrix: Tensor) -> Tensor:
     r"""The nearest (partial) isometry $U V^\top$: all singular values 1, the null space left alone."""
-    factors = svd(matrix)
-    return factors.u @ factors.vh
+    return polar_and_singular_values(matrix)[0]
+
+
+def polar_and_singular_values(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    r"""$U V^\top$, fp64 `(m, n)`, and the singular values `(r,)` that are not rounding errors, in any order.
+
+    From the eigenvalues of the smaller Gram matrix, $(A A^\top)^{-1/2} A$, which takes half to a quarter of
+    the time of a singular value decomposition. The errors grow with the square of the condition number: above
+    $10^4$ they would exceed the rounding of a result in fp32, and the matrix is decomposed.
+
+    Args:
+        matrix: `(m, n)`.
+
+    Raises:
+        MethodError: if it does not converge.
+    """
+    wide = matrix.double()
+    if wide.shape[0] > wide.shape[1]:
+        isometry, s = polar_and_singular_values(wide.T)
+        return isometry.T, s
+    try:
+        squares, vectors = torch.linalg.eigh(wide @ wide.T)
+    except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
+        raise _failed(matrix, error) from error
+    if not len(squares) or float(squares[0]) * _CONDITION**2 <= float(squares[-1]):
+        factors = svd(wide)
+        return factors.u @ factors.vh, factors.s
+    s = squares.sqrt()
+    return (vectors / s) @ (vectors.T @ wide), s
 
 
 def column_basis(matrices: Sequence[Tensor]) -> Tensor:

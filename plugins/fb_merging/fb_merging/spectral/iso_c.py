@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fb_merging.operations.matrices import MatrixMethod, wide_sum
-from fb_merging.operations.svd import svd
+from fb_merging.operations.svd import polar_and_singular_values
 from fb_merging.spectral.records import ISO_C
 from fusionbench_core import TensorGroup, implements
 
@@ -42,6 +42,5 @@ class IsoC(MatrixMethod):
 
 def flatten_spectrum(matrix: Tensor) -> Tensor:
     """fp64 `(m, n)`: the matrix with the mean in place of each of its singular values that is not 0."""
-    factors = svd(matrix)
-    level = float(factors.s.mean()) if len(factors.s) else 0.0
-    return (factors.u @ factors.vh).mul_(level)
+    isometry, s = polar_and_singular_values(matrix)
+    return isometry.mul_(float(s.mean()) if len(s) else 0.0)
