@@ -130,7 +130,10 @@ def _runners(
     def peer(python: Path, command: Callable) -> measure.Cost:
         shutil.rmtree(output, ignore_errors=True)
         env = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
-        return measure.of_process(command(python, method, models, output), env=env)
+        cost = measure.of_process(command(python, method, models, output), env=env)
+        if not [*output.glob("*.safetensors"), *output.glob("*.bin")]:
+            raise measure.Failed("it ended without an error, and without having written any weights")
+        return cost
 
     return {
         LIMIT: lambda: measure.of_call(lambda: engine.limit(method)),
