@@ -85,7 +85,7 @@ class StreamingMerge:
             MethodError: if the method fails, or gives another shape or NaN.
         """
         done = set(done)
-        with expected(self._entries(done)), self._allocation(), Workers(self._options.threads) as workers:
+        with expected(self._left(done)), self._allocation(), Workers(self._options.threads) as workers:
             survey = self._run_survey(self._method.survey(), workers, on_survey)
             pieces = (
                 p
@@ -109,7 +109,7 @@ class StreamingMerge:
         with self._allocation(), Workers(self._options.threads) as workers:
             return self._run_survey(state, workers, on_survey)
 
-    def _entries(self, done: set[str]) -> int:
+    def _left(self, done: set[str]) -> int:
         """Entries of all models that are still to be merged."""
         left = (step.info.numel for step in self._plan if step.action == "merge" and step.name not in done)
         return sum(left) * len(self._models)

@@ -13,7 +13,7 @@ from fusionbench_core.engine.options import EngineOptions
 from fusionbench_core.engine.sizes import available_memory, parse_size
 from fusionbench_core.errors import ConfigError, MissingCapability
 from fusionbench_core.methods.build import build_method
-from fusionbench_core.methods.method import Method
+from fusionbench_core.methods.method import Method, ModelMethod
 from fusionbench_core.pools.config import build_pool
 from fusionbench_core.pools.pool import ModelPool
 from fusionbench_core.processors import available_cpus
@@ -49,6 +49,12 @@ def prepare(config: RunConfig, registry: Registry, file: Path | None = None) -> 
             "no method was chosen", fix="choose one, e.g. method=simple_average; `fb list methods` shows them"
         )
     method, record = build_method(config.method, registry, file)
+    if config.learned_from and not isinstance(method, ModelMethod):
+        raise ConfigError(
+            f"{record.full_name} learns nothing that it could start from",
+            config="learned_from",
+            fix="remove it, or choose the method that learned what is there",
+        )
     pool = build_pool(config.modelpool, registry, file=file)
     tasks = build_task_pool(config.taskpool, registry, file=file) if config.taskpool else None
     check_data(method, record, pool, tasks)

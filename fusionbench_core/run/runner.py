@@ -20,6 +20,7 @@ from fusionbench_core.artefact.write import ArtefactWriter
 from fusionbench_core.checkpoints.fingerprints import fingerprint
 from fusionbench_core.engine.plan import Plan, make_plan
 from fusionbench_core.errors import FusionError, Interrupted, TaskError
+from fusionbench_core.methods.method import ModelMethod
 from fusionbench_core.plugins import Observers
 from fusionbench_core.registry import Registry
 from fusionbench_core.report import Report, write_reports
@@ -129,7 +130,7 @@ class Runner:
             options=prepared.options,
             seed=prepared.config.seed,
         )
-        if prepared.finish:
+        if prepared.finish and isinstance(prepared.method, ModelMethod):
             self._warn("learning was ended before its last step, by --finish")
         tasks = prepared.tasks
         adaptation = tasks.for_adaptation(prepared.method.capabilities.tasks) if tasks else {}

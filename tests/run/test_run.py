@@ -283,6 +283,13 @@ def test_learning_can_only_be_finished_where_it_was_begun(workspace):
     assert not (workspace.root / "out").exists()
 
 
+def test_a_method_that_learns_nothing_starts_from_nothing(workspace):
+    done = workspace.fb("run", "-c", str(workspace.write()), "-o", "out", "method=mean", "learned_from=x")
+    assert done.returncode == 2
+    assert "learns nothing" in done.stderr
+    assert not (workspace.root / "out").exists()
+
+
 def test_resuming_something_else_says_so(workspace):
     done = workspace.fb("run", "--resume", ".")
     assert done.returncode == 5
