@@ -6,10 +6,13 @@ so that the experts can be trained again from the wheel alone::
 
     python train_experts.py train --work build/           # all tasks, or --task mnist
     python train_experts.py measure --work build/         # zero-shot, experts, average, task arithmetic, TIES
+    python train_experts.py train --work build/ --multi-task     # one model of all tasks
     python train_experts.py export --work build/          # fp16 experts and MANIFEST.json into the package
 
 Training is gentle on purpose (few epochs, small learning rate, weight averaging, no weight decay): small
-weight changes of different tasks disturb each other less when they are added.
+weight changes of different tasks disturb each other less when they are added. The multi-task model is
+there to compare merging with: the same recipe on all tasks at once. A batch holds images of one task, and the
+batches of an epoch come in random order.
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
 State = dict[str, Tensor]
+
+MULTI_TASK = "multi_task"  # its name among the experts, and in the package
 
 
 # ------------------------------------------------------------------------------------------------
@@ -70,25 +75,40 @@ def load_task(embedded: Path, name: str) -> data.Arrays:
 # ------------------------------------------------------------------------------------------------
 
 
+def epoch_of(lessons: Sequence[data.Arrays], size: int) -> list[tuple[int, Tensor]]:
+    """One epoch of whole batches, (place of the task, image indices); several tasks are interleaved."""
+    epoch = []
+    for place, arrays in enumerate(lessons):
+        order = torch.randperm(len(arrays["y_train"]))
+        epoch += [(place, batch) for batch in order.split(size) if len(batch) == size]
+    return [epoch[i] for i in torch.randperm(len(epoch))] if len(lessons) > 1 else epoch
+
+
 def fine_tune(
-    model: CLIPVisionModelWithProjection, head: Tensor, arrays: data.Arrays, args: argparse.Namespace
+    model: CLIPVisionModelWithProjection,
+    heads: Sequence[Tensor],
+    lessons: Sequence[data.Arrays],
+    args: argparse.Namespace,
 ) -> State:
-    """Train the whole tower on one task with a frozen head; return the weight average."""
+    """Train the whole tower on the tasks, each with its frozen head; return the weight average."""
     torch.manual_seed(args.seed)
-    x, y = torch.from_numpy(arrays["x_train"]), torch.from_numpy(arrays["y_train"])
+    images = [torch.from_numpy(arrays["x_train"]) for arrays in lessons]
+    labels = [torch.from_numpy(arrays["y_train"]) for arrays in lessons]
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.0)
     average = {k: v.detach().clone() for k, v in model.named_parameters()}
-    per_epoch = len(y) // args.batch
+    per_epoch = sum(len(y) // args.batch for y in labels)
     steps = args.epochs * per_epoch
     model.train()
     for step in range(steps):
         if step % per_epoch == 0:
-            order = torch.randperm(len(y))
-        batch = order[(step % per_epoch) * args.batch :][: args.batch]
+            epoch = epoch_of(lessons, args.batch)
+        task, batch = epoch[step % per_epoch]
         for group in optimizer.param_groups:
             group["lr"] = pretrain.learning_rate(step, steps, args.lr, 0.1)
-        features = pretrain.image_features(model, pretrain.augment(pretrain.normalise(x[batch])), args.keep)
-        loss = F.cross_entropy(args.scale * features @ head.T, y[batch], label_smoothing=args.smoothing)
+        x, y = images[task][batch], labels[task][batch]
+        features = pretrain.image_features(model, pretrain.augment(pretrain.normalise(x)), args.keep)
+        logits = args.scale * features @ heads[task].T
+        loss = F.cross_entropy(logits, y, label_smoothing=args.smoothing)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -99,18 +119,21 @@ def fine_tune(
 
 
 def train(args: argparse.Namespace) -> None:
-    """Train the experts one after the other into the work folder."""
+    """Train the experts one after the other into the work folder, or the one model of all tasks."""
     heads = load_heads(args.embedded)
     args.work.mkdir(parents=True, exist_ok=True)
-    for name in args.task or list(data.TASKS):
-        started, arrays, model = time.time(), load_task(args.embedded, name), load_trunk(args.embedded)
-        state = fine_tune(model, heads[name], arrays, args)
+    tasks = args.task or list(data.TASKS)
+    for name, own in {MULTI_TASK: tasks}.items() if args.multi_task else [(task, [task]) for task in tasks]:
+        started, model = time.time(), load_trunk(args.embedded)
+        lessons = [load_task(args.embedded, task) for task in own]
+        state = fine_tune(model, [heads[task] for task in own], lessons, args)
         save_file(
             {k: v.half().contiguous() for k, v in state.items()}, str(args.work / f"{name}.safetensors")
         )
         model.load_state_dict(state, strict=False)
-        score = pretrain.accuracy(model, heads[name], arrays["x_validation"], arrays["y_validation"])
-        print(f"{name}: validation {score:.3f}, {time.time() - started:.0f} s", flush=True)
+        for task, arrays in zip(own, lessons, strict=True):
+            score = pretrain.accuracy(model, heads[task], arrays["x_validation"], arrays["y_validation"])
+            print(f"{name}: {task} validation {score:.3f}, {time.time() - started:.0f} s", flush=True)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -180,6 +203,8 @@ def measure(args: argparse.Namespace) -> dict:
     record("zero-shot", evaluate(torch.zeros(vectors.shape[1]), args.split))
     own = {n: evaluate(v, args.split, [n])[n] for n, v in zip(tasks, vectors, strict=True)}
     record("individual", own)
+    if (joint := args.work / f"{MULTI_TASK}.safetensors").exists():
+        record("multi-task", evaluate(flatten(load_file(str(joint)), base), args.split))
     record("average", evaluate(vectors.mean(0), args.split))
     total, elected = vectors.sum(0), ties(vectors)
     tuned("task arithmetic", lambda c: c * total, args.ta_grid)
@@ -200,11 +225,12 @@ def measure(args: argparse.Namespace) -> dict:
 
 
 def export(args: argparse.Namespace) -> None:
-    """Write the experts as Hugging Face folders and the manifest of everything that ships."""
-    for name in data.TASKS:
+    """Write all models as Hugging Face folders, and the manifest of everything that ships."""
+    places = {name: args.embedded / "experts" / name for name in data.TASKS}
+    for name, place in {**places, MULTI_TASK: args.embedded / MULTI_TASK}.items():
         model = load_trunk(args.embedded)
         model.load_state_dict(load_file(str(args.work / f"{name}.safetensors")), strict=False)
-        model.half().save_pretrained(args.embedded / "experts" / name)
+        model.half().save_pretrained(place)
     report = json.loads((args.work / "measurements_test.json").read_text())
     (args.embedded / "RESULTS.json").write_text(json.dumps(report, indent=1) + "\n")
     for path in args.embedded.rglob("*.safetensors"):
@@ -241,6 +267,7 @@ def export(args: argparse.Namespace) -> None:
             "label_smoothing": args.smoothing,
             "patches_kept": args.keep,
             "weight_average": args.ema,
+            "multi_task": "the same on all tasks at once, their batches interleaved",
         },
         "files": files,
     }
@@ -256,6 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--embedded", type=Path, default=pretrain.DEFAULT_EMBEDDED, help="the package's asset folder"
     )
     parser.add_argument("--task", nargs="*", choices=list(data.TASKS), help="tasks (default: all)")
+    parser.add_argument("--multi-task", action="store_true", help="one model of the tasks, not one each")
     parser.add_argument("--lr", type=float, default=3e-4)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--batch", type=int, default=32)

@@ -8,6 +8,10 @@ encoder. A text is embedded by the mean of its token states over the attention m
 
     python train_experts.py --kind lora                        # every task, into the package
     python train_experts.py --kind full --task spam            # into the user's cache folder
+    python train_experts.py --kind lora --multi-task           # one model of every task, into the package
+
+The multi-task model is there to compare merging with: the same adapter and recipe, trained on all tasks at
+once. A batch holds texts of one task; the batches of an epoch come in random order.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +65,8 @@ LORA = {
     # every linear map of the encoder's layers; the pattern leaves the unused pooler out
     "target_modules": r"encoder\.layer\.\d+\..*\.(query|key|value|dense)",
 }
+
+MULTI_TASK = "multi_task"  # its name among the experts, and in the package
 
 # peft writes all its options; those left at their defaults only tie the files to one release of peft
 ADAPTER_CONFIG_KEYS = ("peft_type", "peft_version", "base_model_name_or_path", "inference_mode", *LORA)
@@ -116,19 +122,39 @@ def batches(records: list[dict], size: int, shuffle: random.Random) -> Iterator[
     yield from epoch
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """A task to train on: its card, its splits and its frozen head, (labels, dim)."""
+
+    card: dict
+    splits: dict[str, list[dict]]
+    head: Tensor
+
+
+def epoch_of(
+    lessons: Sequence[Lesson], size: int, shuffle: random.Random
+) -> Iterator[tuple[Lesson, list[dict]]]:
+    """One epoch of batches, each of one task; those of several tasks are interleaved at random."""
+    epoch = [
+        (lesson, batch) for lesson in lessons for batch in batches(lesson.splits["train"], size, shuffle)
+    ]
+    if len(lessons) > 1:
+        shuffle.shuffle(epoch)
+    yield from epoch
+
+
 def fine_tune(
     encoder: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
-    head: Tensor,
-    card: dict,
-    records: list[dict],
+    lessons: Sequence[Lesson],
     recipe: Recipe,
     seed: int,
 ) -> float:
     """Train the trainable parameters of `encoder` in place; return the mean loss of the last epoch."""
     parameters = [p for p in encoder.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    steps = recipe.epochs * math.ceil(len(records) / recipe.batch_size)
+    per_epoch = sum(math.ceil(len(lesson.splits["train"]) / recipe.batch_size) for lesson in lessons)
+    steps = recipe.epochs * per_epoch
 
     def factor(step: int) -> float:  # linear warm-up times half a cosine
         return min(1.0, (step + 1) / (recipe.warmup * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))
@@ -139,11 +165,11 @@ def fine_tune(
     encoder.train()
     for _ in range(recipe.epochs):
         losses.clear()
-        for batch in batches(records, recipe.batch_size, shuffle):
-            logits = (
-                SCALE * embed(encoder, tokenizer, [r["text"] for r in batch], card["max_length"]) @ head.T
+        for lesson, batch in epoch_of(lessons, recipe.batch_size, shuffle):
+            embeddings = embed(encoder, tokenizer, [r["text"] for r in batch], lesson.card["max_length"])
+            loss = cross_entropy(
+                SCALE * embeddings @ lesson.head.T, torch.tensor([r["label"] for r in batch])
             )
-            loss = cross_entropy(logits, torch.tensor([r["label"] for r in batch]))
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
             optimizer.step()
@@ -158,28 +184,39 @@ def task_seed(task: str, seed: int) -> int:
     return int(rank("expert", task, seed)[:8], 16)
 
 
-def train(kind: str, task: str, out: Path, seed: int = 0, recipe: Recipe | None = None) -> dict:
-    """Train one expert, save it under `out`, and return a record of the run."""
+def train(
+    kind: str, name: str, tasks: Sequence[str], out: Path, seed: int = 0, recipe: Recipe | None = None
+) -> dict:
+    """Train one model on `tasks`, save it under `out`, and return a record of the run."""
     recipe = recipe or RECIPES[kind]
-    torch.manual_seed(task_seed(task, seed))
-    card, splits = read_task(task)
+    torch.manual_seed(task_seed(name, seed))
     encoder, tokenizer = load_encoder()
-    head = zero_shot_head(encoder, tokenizer, card)
-    zero_shot = accuracy(encoder, tokenizer, head, card, splits["validation"])
+    lessons = {}
+    for task in tasks:
+        card, splits = read_task(task)
+        lessons[task] = Lesson(card, splits, zero_shot_head(encoder, tokenizer, card))
+
+    def measure(model: nn.Module, split: str) -> dict[str, float]:
+        return {
+            task: round(accuracy(model, tokenizer, lesson.head, lesson.card, lesson.splits[split]), 4)
+            for task, lesson in lessons.items()
+        }
+
+    zero_shot = measure(encoder, "validation")
     model = get_peft_model(encoder, LoraConfig(**LORA)) if kind == "lora" else encoder
     started = time.process_time()
-    loss = fine_tune(model, tokenizer, head, card, splits["train"], recipe, task_seed(task, seed))
+    loss = fine_tune(model, tokenizer, list(lessons.values()), recipe, task_seed(name, seed))
     cpu_seconds = time.process_time() - started
     save = save_adapter if kind == "lora" else save_full
     save(model, out)
     return {
-        "task": task,
+        "name": name,
         "kind": kind,
         "seed": seed,
         "loss": round(loss, 4),
-        "validation_zero_shot": round(zero_shot, 4),
-        "validation": round(accuracy(model, tokenizer, head, card, splits["validation"]), 4),
-        "test": round(accuracy(model, tokenizer, head, card, splits["test"]), 4),
+        "validation_zero_shot": zero_shot,
+        "validation": measure(model, "validation"),
+        "test": measure(model, "test"),
         "cpu_seconds": round(cpu_seconds, 1),
     }
 
@@ -208,12 +245,13 @@ def save_full(model: nn.Module, out: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line; prints one JSON record an expert."""
+    """Command line; prints one JSON record a model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kind", choices=sorted(RECIPES), required=True)
     parser.add_argument(
         "--task", action="append", choices=sorted(TASKS), help="repeatable; default: every task"
     )
+    parser.add_argument("--multi-task", action="store_true", help="one model of the tasks, not one each")
     parser.add_argument(
         "--out", type=Path, help="parent folder of the experts (default: package or user cache)"
     )
@@ -221,9 +259,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1, help="results are reproducible for a fixed number")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    out = args.out or (EMBEDDED / "experts" if args.kind == "lora" else CACHE / "minilm-full")
-    for task in args.task or TASKS:
-        print(json.dumps(train(args.kind, task, out / task, args.seed)), flush=True)
+    tasks = args.task or list(TASKS)
+    shipped = EMBEDDED if args.multi_task else EMBEDDED / "experts"
+    out = args.out or (shipped if args.kind == "lora" else CACHE / "minilm-full")
+    models = {MULTI_TASK: tasks} if args.multi_task else {task: [task] for task in tasks}
+    for name, own in models.items():
+        print(json.dumps(train(args.kind, name, own, out / name, args.seed)), flush=True)
 
 
 if __name__ == "__main__":

@@ -34,17 +34,19 @@ def files(folder: Path) -> dict[str, dict]:
 
 def protocol() -> dict:
     """How the experts are trained and evaluated."""
-    from train_experts import EVAL_BATCH, LORA, RECIPES, SCALE, task_seed
+    from train_experts import EVAL_BATCH, LORA, MULTI_TASK, RECIPES, SCALE, task_seed
 
     return {
         "head": "label prompts embedded by the pretrained encoder, frozen",
         "pooling": "mean over the attention mask, scaled to unit length",
         "logit_scale": SCALE,
         "evaluation": f"texts sorted by length, batches of {EVAL_BATCH}, float32",
-        "training": asdict(RECIPES["lora"]) | {"dtype": "float32", "threads": 1},
+        "training": asdict(RECIPES["lora"])
+        | {"dtype": "float32", "threads": 1}
+        | {"multi_task": "the same on all tasks at once, their batches interleaved"},
         "lora": LORA,
         "seed": 0,
-        "task_seeds": {task: task_seed(task, 0) for task in TASKS},
+        "task_seeds": {task: task_seed(task, 0) for task in (*TASKS, MULTI_TASK)},
     }
 
 
