@@ -103,7 +103,7 @@ def run_command(name: str, models: Models, output: Path, threads: int) -> list[s
     }
     # JSON is YAML.
     config.write_text(json.dumps(sections, indent=1))
-    fb = "from fusionbench_core.cli import main; main(prog_name='fb')"
+    fb = "from fusionbench_core.__main__ import program; program()"
     where = ["--config-path", str(config.parent), "--config-name", config.stem]
     return [sys.executable, "-c", fb, "run", *where]
 

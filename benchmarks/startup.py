@@ -16,7 +16,7 @@ from pathlib import Path
 import measure
 
 RESULTS = Path(__file__).parent / "results"
-_FB = "from fusionbench_core.cli import main; main(prog_name='fb')"
+_FB = "from fusionbench_core.__main__ import program; program()"
 EMPTY = "python -c pass"
 COMMANDS = {
     EMPTY: ["-c", "pass"],

@@ -93,7 +93,7 @@ class FakeSite:
 
     def fb(self, *arguments: str, code: str | None = None, **environment: str) -> subprocess.CompletedProcess:
         """Run `fb`, or some code, in a process of its own."""
-        program = code or "from fusionbench_core.cli import main; main(prog_name='fb')"
+        program = code or "from fusionbench_core.__main__ import program; program()"
         return subprocess.run(
             [sys.executable, "-c", program, *arguments],
             env={**os.environ, "PYTHONPATH": str(self.root), **environment},

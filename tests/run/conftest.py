@@ -45,7 +45,7 @@ class Workspace:
         """What starts `fb WORDS` as a process that can be sent signals."""
         # A shell starts background jobs deaf to Ctrl-C, and their children inherit it.
         hear = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-        main = f"{hear}; from fusionbench_core.cli import main; main()"
+        main = f"{hear}; from fusionbench_core.__main__ import program; program()"
         return [sys.executable, "-c", main, "--no-plugins", "--plugin", str(PLUGIN), *words]
 
     def environment(self, extra: dict[str, str] | None = None) -> dict[str, str]:

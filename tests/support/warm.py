@@ -84,6 +84,6 @@ def _become(request: Mapping) -> None:
 if __name__ == "__main__":
     if asked := _serve(sys.argv[1:]):
         _become(asked)
-        from fusionbench_core.cli import main
+        from fusionbench_core.__main__ import program
 
-        main()
+        program()
