@@ -46,25 +46,19 @@ def compare(
 
 
 def _show(reports: Mapping[str, Report]) -> None:
-    """Methods by tasks, in percent; the base and the experts are the first and the last row."""
-    first = next(iter(reports.values()))
-    tasks = list(first.tasks)
-    rows = [[label, *_cells(report.tasks, tasks), _normalised(report)] for label, report in reports.items()]
-    recorded = first.baselines
-    if recorded.get("pretrained"):
-        rows.insert(0, ["(pretrained)", *_cells(recorded["pretrained"], tasks), ""])
-    if recorded.get("individual"):
-        rows.append(["(individual)", *_cells(recorded["individual"], tasks), "100.0"])
-    table(["method", *tasks, "average", "of individual"], rows)
+    """Methods by tasks, in percent; the base is the first row, the other models to compare with the last."""
+    from fusionbench_core.report.compare import comparison
+
+    found = comparison(reports)
+    before = [line for line in found.lines if line.reference and line.name == "pretrained"]
+    after = [line for line in found.lines if line.reference and line.name != "pretrained"]
+    methods = [line for line in found.lines if not line.reference]
+    rows = [
+        [f"({line.name})" if line.reference else line.name, *map(_percent, line.cells)]
+        for line in (*before, *methods, *after)
+    ]
+    table(["method", *found.columns[:-1], "of individual"], rows)
 
 
-def _cells(measured: Mapping[str, Mapping[str, Any]], tasks: list[str]) -> list[str]:
-    accuracies = [measured.get(task, {}).get("accuracy") for task in tasks]
-    known = [value for value in accuracies if value is not None]
-    cells = ["" if value is None else f"{100 * value:.1f}" for value in accuracies]
-    return [*cells, f"{100 * sum(known) / len(known):.1f}" if len(known) == len(tasks) else ""]
-
-
-def _normalised(report: Report) -> str:
-    value = report.average["normalized_accuracy"]
+def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f}"

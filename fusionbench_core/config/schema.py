@@ -100,5 +100,6 @@ class RunConfig(Section):
         default=None, description="an extra copy of the JSON report, where FusionBench's scripts expect it"
     )
     check_baselines: bool = Field(
-        default=False, description="also evaluate the base and each model alone, for normalised scores"
+        default=False,
+        description="also evaluate the base, each model alone and other baselines, for normalised scores",
     )

@@ -26,6 +26,9 @@ BASE_ALIAS = "_pretrained_"
 
 Reference = str | dict[str, Any]
 
+_TAKEN = ("pretrained", "individual")
+"""Baselines that are measured of the base and the models themselves."""
+
 
 class PoolConfig(BaseModel):
     """The `modelpool` section."""
@@ -50,6 +53,11 @@ class PoolConfig(BaseModel):
     )
     data: dict[str, str] = Field(
         default={}, description="model name -> its task, where that has another name"
+    )
+    baselines: dict[str, Reference] = Field(
+        default={},
+        description="name -> reference of a model to compare with, e.g. multi_task: never fused; "
+        "check_baselines=true measures it on every task",
     )
     layer_names: str | None = Field(
         default=None,
@@ -111,7 +119,23 @@ def build_pool(section: Mapping[str, Any], registry: Registry, *, file: Path | N
         data=config.data,
         layer_names=config.layer_names,
         chat_template=config.chat_template,
+        baselines=_baselines(config, reader),
     )
+
+
+def _baselines(config: PoolConfig, reader: _SourceReader) -> dict[str, PooledModel]:
+    for name in config.baselines:
+        if name in config.models or name in _TAKEN:
+            raise ConfigError(
+                f"a baseline cannot be called {name!r}",
+                config=f"modelpool.baselines.{name}",
+                why="a model of the pool is called so" if name in config.models else "other results are",
+                fix="give it another name, e.g. multi_task",
+            )
+    return {
+        name: PooledModel(name, source=reader.read(reference, f"modelpool.baselines.{name}"))
+        for name, reference in config.baselines.items()
+    }
 
 
 def _aligned(

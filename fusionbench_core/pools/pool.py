@@ -60,6 +60,7 @@ class ModelPool:
         data: Model name -> name of the task it was fine-tuned on, where that is not its own name.
         layer_names: How the layers' tensors are called, e.g. `decoder.stages.{layer}.`; None: as usual.
         chat_template: A Jinja template for the artefact, or `auto`; None keeps the reference model's.
+        baselines: Name -> model of the same kind to compare results with; never fused.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class ModelPool:
         data: Mapping[str, str] | None = None,
         layer_names: str | None = None,
         chat_template: str | None = None,
+        baselines: Mapping[str, PooledModel] | None = None,
     ) -> None:
         self.models = dict(models)
         self.base = base
@@ -79,6 +81,7 @@ class ModelPool:
         self.heads = heads
         self.layer_names = layer_names
         self.chat_template = chat_template
+        self.baselines = dict(baselines or {})
         self._data = dict(data or {})
 
     @property
@@ -115,7 +118,7 @@ class ModelPool:
         return self.base or next(iter(self.models.values()))
 
     def checkpoint(self, name: str | None = None) -> Checkpoint:
-        """A lazy view of model `name`; of the base for None.
+        """A lazy view of model `name`, which may be a baseline; of the base for None.
 
         Raises:
             MissingCapability: if the base is asked for and the pool has none.
@@ -159,7 +162,7 @@ class ModelPool:
 
     def _model(self, name: str | None) -> PooledModel:
         if name is not None:
-            return self.models[name]
+            return self.baselines[name] if name in self.baselines else self.models[name]
         if self.base is None:
             raise MissingCapability("the pool has no base model", fix="add `modelpool.base`")
         return self.base

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from markupsafe import Markup
 
 from fusionbench_core.errors import ConfigError
+from fusionbench_core.report.baselines import in_order
 from fusionbench_core.report.charts import dot_chart
 from fusionbench_core.report.figures import Figure
 from fusionbench_core.report.report import Report
@@ -20,8 +21,8 @@ _TITLES = {True: "Accuracy relative to the individual experts", False: "Accuracy
 class Line:
     """One method: accuracy a task, mean, normalised mean; `best` are the columns in which it leads.
 
-    `reference` marks the pre-trained model and the individual experts: rows to compare with, which
-    take no part in the contest.
+    `reference` marks baselines, such as the pre-trained model and the individual experts: rows to
+    compare with, which take no part in the contest.
     """
 
     name: str
@@ -78,13 +79,14 @@ def _line(name: str, report: Report, tasks: list[str]) -> Line:
 
 
 def _references(reports: Mapping[str, Report], tasks: list[str]) -> list[Line]:
-    """Baselines of the first report that has them for all tasks."""
+    """Baselines, each of the first report that has it for all tasks."""
     lines = []
-    for kind in ("pretrained", "individual"):
+    for kind in in_order(kind for report in reports.values() for kind in report.baselines):
         for report in reports.values():
-            rows = {row.task: getattr(row, kind) for row in rows_of(report)}
-            if set(rows) == set(tasks) and tasks and None not in rows.values():
-                twin = replace(report, tasks={task: {"accuracy": rows[task]} for task in tasks})
+            measured = report.baselines.get(kind, {})
+            found = {task: measured.get(task, {}).get("accuracy") for task in tasks}
+            if set(report.tasks) == set(tasks) and tasks and None not in found.values():
+                twin = replace(report, tasks={task: {"accuracy": found[task]} for task in tasks})
                 lines.append(replace(_line(kind, twin, tasks), reference=True))
                 break
     return lines
@@ -166,7 +168,7 @@ def comparison_figure(table: Comparison) -> Figure | None:
             ],
         )
         for line in shown
-        if not (normalised and line is experts)
+        if not (normalised and (line is experts or line.cells[-1] is None))
     ]
     column = len(table.columns) - (1 if normalised else 2)
     picture = dot_chart(

@@ -52,6 +52,7 @@ def to_html(report: Report) -> str:
             rows=view.rows_of(report),
             mean=view.mean_row(report),
             has={kind: bool(report.baselines.get(kind)) for kind in ("pretrained", "individual")},
+            others=view.other_baselines(report),
             figures=result_figures(report),
             detail_figures=details,
             facts=_facts(report, drawn),

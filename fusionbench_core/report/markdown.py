@@ -7,7 +7,16 @@ from collections.abc import Iterable, Sequence
 
 from fusionbench_core.report import cards
 from fusionbench_core.report.report import Report
-from fusionbench_core.report.view import MISSING, bounds, headline, mean_row, percent, points, rows_of
+from fusionbench_core.report.view import (
+    MISSING,
+    bounds,
+    headline,
+    mean_row,
+    other_baselines,
+    percent,
+    points,
+    rows_of,
+)
 
 
 def to_markdown(report: Report) -> str:
@@ -66,10 +75,12 @@ def escape(text: str) -> str:
 
 
 def _results(report: Report) -> str:
+    others = other_baselines(report)
     header = [
         "task",
         "pretrained",
         "individual",
+        *others,
         "fused",
         "Δ pretrained",
         "% of individual",
@@ -82,6 +93,7 @@ def _results(report: Report) -> str:
             row.task,
             percent(row.pretrained),
             percent(row.individual),
+            *(percent(row.others[kind]) for kind in others),
             percent(row.fused),
             points(row.gain),
             percent(row.normalized if row is not average else report.average["normalized_accuracy"]),

@@ -58,8 +58,9 @@ class Report:
         taskpool: `split` and `cards`: task -> `title`, `version`, `source`, `licence`, `split`.
         transductive: Whether the method adapted to test data.
         adaptation_data: What an adaptive method saw: task -> split, number of samples, labelled.
-        baselines: `pretrained` and `individual`: task -> `accuracy`, `loss`, `interval`, `n`, and
-            `recorded: true` where the number was not measured in this run.
+        baselines: `pretrained`, `individual`, `multi_task`, or another model to compare with: task ->
+            `accuracy`, `loss`, `interval`, `n`, and `recorded: true` where the number was not measured
+            in this run.
         artefact: `path`, `content_hash`, `bytes`.
         timings: Stage -> seconds.
         plugins: `namespace`, `distribution`, `version`, `status` of each.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fusionbench_core.report.averages import mean, number, ratio
+from fusionbench_core.report.baselines import in_order
 from fusionbench_core.report.report import Report
 
 MISSING = "–"
@@ -16,7 +17,8 @@ MISSING = "–"
 class Row:
     """One task, or the mean over all: accuracies in [0, 1], None where unknown.
 
-    `recorded` tells that the individual expert was measured before and not in this run.
+    `recorded` tells that the individual expert was measured before and not in this run. `others` are
+    further baselines: kind -> accuracy.
     """
 
     task: str
@@ -29,6 +31,7 @@ class Row:
     loss: float | None = None
     n: int | None = None
     recorded: bool = False
+    others: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def normalized(self) -> float | None:
@@ -57,7 +60,13 @@ def mean_row(report: Report) -> Row:
         interval=_pair(average["interval"]),
         loss=average["loss"],
         recorded=any(row.recorded for row in rows),
+        others={kind: _mean_of([row.others[kind] for row in rows]) for kind in other_baselines(report)},
     )
+
+
+def other_baselines(report: Report) -> list[str]:
+    """Kinds of baselines beside the pre-trained model and the individual experts."""
+    return [kind for kind in in_order(report.baselines) if kind not in ("pretrained", "individual")]
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -151,6 +160,7 @@ def _row(report: Report, task: str) -> Row:
         entry.get("loss"),
         entry.get("n"),
         individual.get("recorded") is True,
+        {kind: report.baselines[kind].get(task, {}).get("accuracy") for kind in other_baselines(report)},
     )
 
 

@@ -180,7 +180,7 @@ class Runner:
         self._console.line(f"{result.task} {accuracy:.3f}" if accuracy is not None else result.task)
 
     def _measure_baselines(self) -> None:
-        """Measure the base on every task, and every expert on its own."""
+        """Measure the base on every task, every expert on its own, and other baselines on every task."""
         run, pool, tasks = self.run, self.run.prepared.pool, self.run.prepared.tasks
         assert tasks is not None
         device = compute_device(run.prepared.config.fabric)
@@ -190,6 +190,7 @@ class Runner:
             for name in pool.names
             if pool.task_of(name) in tasks.tasks
         ]
+        each += [(name, name, None) for name in pool.baselines]
         measured: dict[str, dict[str, Any]] = {}
         for kind, model, task in each:
             self._console.stage("baseline", model or "base")

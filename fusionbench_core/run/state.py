@@ -24,7 +24,7 @@ class Run:
         plan: Set by the planning stage.
         manifest: Set when the artefact is written.
         results: Task -> result, filled as tasks are measured.
-        baselines: Results of the base and the experts: recorded, or measured if the config asks.
+        baselines: Results of the base, the experts and others: recorded, or measured if the config asks.
         timings: Stage -> seconds.
         details: What the method says about itself.
         tuning: What was tried on the validation split.

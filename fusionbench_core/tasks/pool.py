@@ -40,8 +40,8 @@ class TaskPoolConfig(BaseModel):
     batch_size: int = Field(default=64, gt=0, description="samples a batch; does not change a result")
     baselines: dict[str, dict[str, dict[str, float]]] = Field(
         default={},
-        description="recorded results to compare with: pretrained and individual -> task -> metrics; "
-        "check_baselines=true measures them again",
+        description="recorded results to compare with: pretrained, individual, multi_task -> task -> "
+        "metrics; check_baselines=true measures them again",
     )
 
 

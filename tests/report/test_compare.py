@@ -30,6 +30,24 @@ def test_baselines_are_rows_to_compare_with(make):
     assert reference["pretrained"] == pytest.approx((0.3, 0.5, 0.4, (0.3 / 0.8 + 0.5) / 2))
 
 
+def test_every_kind_of_baseline_is_a_row_in_a_fixed_order(make):
+    joint = {"cars": {"accuracy": 0.6, "recorded": True}, "mnist": {"accuracy": 0.9}}
+    known = {kind: {**found} for kind, found in make().baselines.items()}
+    partial = {"cars": {"accuracy": 1.0}}
+    baselines = {"distilled": joint, "partial": partial, "multi_task": joint, **known}
+    table = comparison({"none": make(baselines={}), "a": run(make, 0.4, 0.5, baselines=baselines)})
+    assert [line.name for line in table.lines if line.reference] == [
+        "pretrained", "individual", "multi_task", "distilled",
+    ]  # fmt: skip
+    reference = {line.name: line for line in table.lines if line.reference}
+    assert reference["multi_task"].cells == pytest.approx((0.6, 0.9, 0.75, (0.6 / 0.8 + 0.9) / 2))
+    assert reference["multi_task"].best == frozenset()
+    markdown, html = compare({"a": make(baselines=baselines)})
+    assert r"| multi\_task | 60.0 | 90.0 | 75.0 | 82.5 |" in markdown
+    assert html.count("multi_task") == 2  # a row, and a grey bar
+    assert html.count('<rect class="pretrained"') == 3  # the experts are what bars are relative to
+
+
 def test_markdown_and_html_show_all_runs(make):
     markdown, html = compare({"a|b": run(make, 0.6, 0.9), "<script>": run(make, 0.7, 0.9)})
     assert r"| a\|b | 60.0 | **90.0** | 75.0 | 82.5 |" in markdown

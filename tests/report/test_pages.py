@@ -79,6 +79,18 @@ def test_the_markdown_shows_the_same(report):
     assert "**Warning:** one thing" in text
 
 
+def test_further_baselines_have_columns_of_their_own(make):
+    joint = {"cars": {"accuracy": 0.7}, "mnist": {"accuracy": 0.95}}
+    report = make(baselines={**make().baselines, "multi_task": joint})
+    text = to_markdown(report)
+    assert r"| task | pretrained | individual | multi\_task | fused |" in text
+    assert "| cars | 30.0 | 80.0 | 70.0 | 60.0 |" in text
+    assert "| average | 40.0 | 90.0 | 82.5 | 75.0 |" in text
+    page = to_html(report)
+    assert "multi_<wbr>task" in page
+    assert '<td class="n">82.5</td>' in page
+
+
 def test_text_from_outside_is_never_markup(make):
     task = {"accuracy": 0.5, EVIL: 0.5, "intervals": {"accuracy": [0.4, 0.6]}}
     hostile = make(

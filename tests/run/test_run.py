@@ -94,6 +94,30 @@ def test_baselines_are_measured_on_demand(workspace):
     assert "recorded" not in baselines["individual"]["left"]
 
 
+def test_a_model_to_compare_with_is_measured_on_every_task_and_not_fused(workspace):
+    pool = {**workspace.config["modelpool"], "models": {"c": workspace.models["c"]}}
+    config = workspace.write(modelpool={**pool, "baselines": {"multi_task": workspace.models["a"]}})
+    done = workspace.fb("run", "-c", str(config), "-o", "out", "check_baselines=true", "--json")
+    assert done.returncode == 0, done.stderr
+    fused, single = (open_checkpoint(path) for path in (workspace.root / "out/model", workspace.models["c"]))
+    assert all(torch.equal(fused.tensor(key), single.tensor(key)) for key in single)
+    measured = json.loads(done.stdout)["fusionbench"]["baselines"]["multi_task"]
+    assert set(measured) == {"left", "right"}
+    alone = workspace.fb("evaluate", workspace.models["a"], "-t", str(write_tasks(workspace)), "--json")
+    for task, result in json.loads(alone.stdout).items():
+        if task in measured:
+            assert measured[task]["samples_sha256"] == result["samples_sha256"]
+
+
+@pytest.mark.parametrize("name", ["individual", "a"])
+def test_a_model_to_compare_with_needs_a_name_of_its_own(workspace, name):
+    pool = {**workspace.config["modelpool"], "baselines": {name: workspace.models["b"]}}
+    done = workspace.fb("run", "-c", str(workspace.write(modelpool=pool)), "-o", "out")
+    assert done.returncode == 2
+    assert f"a baseline cannot be called '{name}'" in done.stderr
+    assert f"modelpool.baselines.{name}" in done.stderr
+
+
 def data_by_name(workspace):
     pool = {**workspace.config["modelpool"], "data": {"a": "left", "b": "right"}}
     return workspace.write(modelpool=pool)
