@@ -1,4 +1,4 @@
-"""The one training loop of all learned methods: steps of Adam that can be interrupted and resumed."""
+"""The one training loop of all learned methods: steps that can be interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SECONDS = 30.0
 
 
 class Training:
-    """Steps of Adam on a few variables.
+    """Steps of Adam on a few variables, or steps that a method takes itself.
 
     With a `job.directory`, what is learned is written there from time to time, when the user interrupts, and
     at the end; the same training goes on from it, and another one can start from it: `job.learned_from`.
@@ -32,8 +32,9 @@ class Training:
     Args:
         job: What the method is given.
         method: The method; its parameters tell whose training a file is.
-        variables: Name -> what is learned.
+        variables: Name -> what is learned; none if the steps do no more than change what is `kept`.
         models: Where batches come from; a resumed training skips those that were seen.
+        learning_rate: Of Adam.
         stage: Name of this training within the method.
         kept: Name -> further tensors that steps change in place, and that a resumed training needs.
     """
@@ -45,12 +46,12 @@ class Training:
         variables: Mapping[str, Tensor],
         models: TaskModels,
         *,
-        learning_rate: float,
+        learning_rate: float = 1e-3,
         stage: str = "training",
         kept: Mapping[str, Tensor] | None = None,
     ) -> None:
         self._job, self._name, self._variables, self._models = job, method.record.name, variables, models
-        self._adam = torch.optim.Adam(list(variables.values()), lr=learning_rate)
+        self._adam = torch.optim.Adam(list(variables.values()), lr=learning_rate) if variables else None
         self._file, self._stage = _file_of(job, method, stage), stage
         self._drawn, self._kept = models.drawn, dict(kept or {})
 
@@ -64,7 +65,8 @@ class Training:
         """Train, or go on; gives the loss at each step.
 
         Args:
-            gradients: Leaves the gradient at a step, counted from 0, in the variables; gives the loss.
+            gradients: Leaves the gradient at a step, counted from 0, in the variables; gives the loss. It may
+                change what is `kept`, so that doing so again does no harm: a step can be interrupted.
             steps: How many in all; none is taken any more if the job is to `finish`.
             loss: What the loss is called, for people.
 
@@ -73,7 +75,7 @@ class Training:
             ConfigError: if the job is to start from what another run learned, and that does not fit.
         """
         losses = self._load() or self._start()
-        optimizer = self._job.fabric.setup_optimizers(self._adam)
+        optimizer = self._job.fabric.setup_optimizers(self._adam) if self._adam else None
         began, done, written = time.monotonic(), len(losses), time.monotonic()
         if self._job.finish:
             return losses
@@ -81,8 +83,9 @@ class Training:
             for step in range(done, steps):
                 losses.append(gradients(step))
                 self._models.average_gradients(self._variables)
-                optimizer.step()  # pyright: ignore[reportAttributeAccessIssue]
-                optimizer.zero_grad()  # pyright: ignore[reportAttributeAccessIssue]
+                if optimizer is not None:
+                    optimizer.step()  # pyright: ignore[reportAttributeAccessIssue]
+                    optimizer.zero_grad()  # pyright: ignore[reportAttributeAccessIssue]
                 self._check(losses[-1], step)
                 self._drawn = self._models.drawn
                 left = (time.monotonic() - began) / (step + 1 - done) * (steps - step - 1)
@@ -92,7 +95,7 @@ class Training:
                     written = time.monotonic()
         except KeyboardInterrupt:
             # A loss without its step is not kept, nor the batch that was drawn for it.
-            self._save(losses[: self._taken()])
+            self._save(losses[: self._taken(len(losses))])
             raise
         self._save(losses)
         return losses
@@ -106,7 +109,9 @@ class Training:
             fix="try a smaller learning rate, or another fabric.precision",
         )
 
-    def _taken(self) -> int:
+    def _taken(self, losses: int) -> int:
+        if self._adam is None:
+            return losses
         return min((int(state["step"]) for state in self._adam.state.values()), default=0)
 
     def _save(self, losses: list[float]) -> None:
@@ -118,6 +123,7 @@ class Training:
         }
         state |= {f"kept/{name}": tensor for name, tensor in self._kept.items()}
         for name, variable in self._variables.items():
+            assert self._adam is not None
             moments = self._adam.state[variable]
             state[f"variables/{name}"] = variable.detach()
             state[f"mean/{name}"], state[f"square/{name}"] = moments["exp_avg"], moments["exp_avg_sq"]
@@ -132,6 +138,7 @@ class Training:
             return []
         losses = state["losses"].tolist()
         for name, variable in self._variables.items():
+            assert self._adam is not None
             variable.data.copy_(state[f"variables/{name}"])
             self._adam.state[variable] = {
                 "step": torch.tensor(float(len(losses))),
@@ -149,6 +156,12 @@ class Training:
         place = self._job.learned_from
         if place is None:
             return []
+        if not self._variables:
+            raise ConfigError(
+                f"{self._name} with these settings learns nothing that another run could start from",
+                config="learned_from",
+                fix="remove it; `fb run --resume` goes on with a run that was interrupted",
+            )
         files = sorted(place.glob(f"{self._stage}-*.safetensors"), key=lambda file: file.stat().st_mtime)
         if not files:
             raise ConfigError(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,33 +90,61 @@ def test_the_soft_variant_learns_how_to_merge_the_chosen_models():
     assert any(not torch.allclose(found[name], value) for name, value in start()[0].items())
 
 
-def test_the_soft_variant_goes_on_after_an_interruption(tmp_path):
-    method = FwMerging(variant="soft", iterations=2, steps=3, samples=8, batch_size=5)
-    whole = method.fuse(job_of())
+def interrupted(method: FwMerging, directory: Path, after: int) -> None:
+    """Run until so many steps were shown."""
     calls: list[str] = []
 
     def interrupt(done: int, total: int, message: str) -> None:
         calls.append(message)
-        if len(calls) == 6:
+        if len(calls) == after:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        method.fuse(replace(job_of(), directory=tmp_path, on_progress=interrupt))
+        method.fuse(replace(job_of(), directory=directory, on_progress=interrupt))
+
+
+@pytest.mark.parametrize("granularity", ["task", "tensor"])
+def test_the_hard_variant_goes_on_after_an_interruption(tmp_path, granularity):
+    method = FwMerging(iterations=4, samples=8, batch_size=5, step_size=2.0, granularity=granularity)
+    whole = method.fuse(job_of())
+    interrupted(method, tmp_path, after=2)
+    seen: list[int] = []
+    job = replace(job_of(), directory=tmp_path, on_progress=lambda done, total, message: seen.append(done))
+    resumed = method.fuse(job)
+    assert seen == [3, 4]
+    assert resumed.details == whole.details
+    assert resumed.state is not None
+    assert whole.state is not None
+    assert all(torch.equal(tensor, resumed.state[name]) for name, tensor in whole.state.items())
+
+
+def test_the_hard_variant_can_end_with_the_iteration_it_was_in(tmp_path):
+    method = FwMerging(iterations=4, samples=8, batch_size=5, step_size=2.0)
+    interrupted(method, tmp_path, after=2)
+    finished = method.fuse(replace(job_of(), directory=tmp_path, finish=True))
+    shorter = method.model_copy(update={"iterations": 2}).fuse(job_of())
+    assert finished.details == shorter.details
+    assert finished.state is not None
+    assert shorter.state is not None
+    assert all(torch.equal(tensor, finished.state[name]) for name, tensor in shorter.state.items())
+
+
+def test_the_hard_variant_cannot_start_from_another_run(tmp_path):
+    with pytest.raises(ConfigError, match="learns nothing that another run could start from"):
+        FwMerging(iterations=1).fuse(replace(job_of(), learned_from=tmp_path))
+
+
+def test_the_soft_variant_goes_on_after_an_interruption(tmp_path):
+    method = FwMerging(variant="soft", iterations=2, steps=3, samples=8, batch_size=5)
+    whole = method.fuse(job_of())
+    interrupted(method, tmp_path, after=6)
     resumed = method.fuse(replace(job_of(), directory=tmp_path))
     assert resumed.details == whole.details
 
 
 def test_the_soft_variant_can_end_with_the_iteration_it_was_in(tmp_path):
     method = FwMerging(variant="soft", iterations=3, steps=3, samples=8, batch_size=5)
-    calls: list[str] = []
-
-    def interrupt(done: int, total: int, message: str) -> None:
-        calls.append(message)
-        if len(calls) == 6:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        method.fuse(replace(job_of(), directory=tmp_path, on_progress=interrupt))
+    interrupted(method, tmp_path, after=6)
     finished = method.fuse(replace(job_of(), directory=tmp_path, finish=True))
     series = finished.details["adaptation"]["series"]
     assert [len(losses) for losses in series.values()] == [3, 2]

@@ -88,11 +88,7 @@ class FwMerging(ModelMethod):
         trunk.load_state_dict(space.buffers, strict=False)
         run = _FrankWolfe(self, job, trunk, space)
         with frozen(run.models):
-            for iteration in range(self.iterations):
-                if job.finish and not run.begun(iteration):
-                    break
-                run.hard(iteration) if self.variant == "hard" else run.soft(iteration)
-                job.progress(iteration + 1, self.iterations, f"loss {run.losses[-1]:.4f}")
+            run.hard() if self.variant == "hard" else run.soft()
         return Fused.weights(space.state(run.merged), details=run.details())
 
 
@@ -114,6 +110,7 @@ class _FrankWolfe:
         self.merged = {name: value.detach() for name, value in merged.items()}
         self.losses: list[float] = []
         self._counts = torch.zeros(method.iterations, len(job.pool))
+        self._moved = 0
         self._learned: dict[str, list[float]] = {}
 
     @property
@@ -121,26 +118,48 @@ class _FrankWolfe:
         """Everything that is called."""
         return [*self._labelled.models, *self._unlabelled.models]
 
-    def begun(self, iteration: int) -> bool:
-        """Whether an interrupted run was in that iteration already; hard ones are not kept."""
-        return Training.begun(self._job, self._method, _stage(iteration))
-
-    def hard(self, iteration: int) -> None:
-        """Move towards the model that the gradient of all tasks points to."""
+    def hard(self) -> None:
+        """Move, time and again, towards the model that the gradient of all tasks points to."""
         method = self._method
-        gradients = self._gradients()
-        mean = {name: torch.stack([each[name] for each in gradients]).mean(0) for name in self.merged}
-        chosen = self._choices(mean, taken={})
-        step = method.scaling_factor * method.step_size * 2 / (iteration + 2)
-        for name, model in chosen.items():
-            self.merged[name] = self.merged[name].lerp(self._experts[name][model], step)
-            self._counts[iteration, model] += 1 / len(chosen)
+        # An interrupted run is gone on with by its choices: they lead to where it was, and take no space.
+        choices = torch.zeros(method.iterations, len(self.merged), dtype=torch.int64)
+        training = Training(self._job, method, {}, self._labelled, kept={"choices": choices})
 
-    def soft(self, iteration: int) -> None:
-        """Let every task choose a model, and learn how to merge the chosen ones."""
+        def choose(iteration: int) -> float:
+            self._move(choices[:iteration])
+            gradients, loss = self._gradients()
+            mean = {name: torch.stack([each[name] for each in gradients]).mean(0) for name in self.merged}
+            choices[iteration] = torch.tensor(self._choices(mean, taken={}))
+            return loss
+
+        self.losses = training.run(choose, method.iterations, "loss")
+        self._move(choices[: len(self.losses)])
+
+    def _move(self, choices: Tensor) -> None:
+        """Take the steps that were not taken yet; `choices` is `(iterations, parameters)`."""
+        method = self._method
+        for iteration in range(self._moved, len(choices)):
+            step = method.scaling_factor * method.step_size * 2 / (iteration + 2)
+            for name, model in zip(self.merged, choices[iteration].tolist()):
+                self.merged[name] = self.merged[name].lerp(self._experts[name][model], step)
+                self._counts[iteration, model] += 1 / len(self.merged)
+        self._moved = len(choices)
+
+    def soft(self) -> None:
+        """Let every task choose a model, and learn how to merge the chosen ones, time and again."""
+        job, total = self._job, self._method.iterations
+        for iteration in range(total):
+            if job.finish and not Training.begun(job, self._method, _stage(iteration)):
+                break
+            self._soft(iteration)
+            job.progress(iteration + 1, total, f"loss {self.losses[-1]:.4f}")
+
+    def _soft(self, iteration: int) -> None:
         taken: dict[str, list[int]] = {name: [] for name in self.merged}
-        for gradient in self._gradients():
-            for name, model in self._choices(gradient, taken).items():
+        gradients, loss = self._gradients()
+        self.losses.append(loss)
+        for gradient in gradients:
+            for name, model in zip(self.merged, self._choices(gradient, taken)):
                 taken[name].append(model)
                 self._counts[iteration, model] += 1 / len(self.merged)
         vectors = {name: self._experts[name][models] - self.merged[name] for name, models in taken.items()}
@@ -175,11 +194,11 @@ class _FrankWolfe:
             found["adaptation"] = loss_curve(self._learned, "entropy")["losses"]
         return found
 
-    def _gradients(self) -> list[dict[str, Tensor]]:
-        """The gradient of each task's loss by the merged parameters."""
+    def _gradients(self) -> tuple[list[dict[str, Tensor]], float]:
+        """The gradient of each task's loss by the merged parameters, and the mean loss."""
         models, method = self._labelled, self._method
         rounds = -(-method.samples // method.batch_size)
-        found, total = [], 0.0
+        found, total = [], torch.zeros((), dtype=torch.float64)
         leaves = [
             {name: value.clone().requires_grad_() for name, value in self.merged.items()}
             for _ in models.tasks
@@ -188,22 +207,24 @@ class _FrankWolfe:
             for task, batch, weight in models.draw():
                 value = _loss(models, task, models.logits(task, leaves[task], batch), batch) * weight / rounds
                 models.fabric.backward(value)
-                total += float(value.detach())
+                total += value.detach().double().cpu()
         for each in leaves:
             models.average_gradients(each)
             found.append({name: _grad(leaf) for name, leaf in each.items()})
-        self.losses.append(total / len(models.tasks))
-        return found
+        if models.fabric.world_size > 1:
+            total = models.fabric.all_reduce(total, reduce_op="mean")
+        assert isinstance(total, Tensor)
+        return found, float(total) / len(models.tasks)
 
-    def _choices(self, gradient: Mapping[str, Tensor], taken: Mapping[str, list[int]]) -> dict[str, int]:
-        """Name of a parameter -> the model to move towards; all the same unless chosen by tensor."""
+    def _choices(self, gradient: Mapping[str, Tensor], taken: Mapping[str, list[int]]) -> list[int]:
+        """For each parameter the model to move towards; all the same unless chosen by tensor."""
         scores = torch.stack([self._scores(name, gradient[name]) for name in self.merged])
         if self._method.granularity == "task":
             scores = scores.sum(0, keepdim=True).expand_as(scores)
         scores = scores.clone()
         for row, name in enumerate(self.merged):
             scores[row, taken.get(name, [])] = torch.inf
-        return dict(zip(self.merged, scores.argmin(1).tolist()))
+        return scores.argmin(1).tolist()
 
     def _scores(self, name: str, gradient: Tensor) -> Tensor:
         """How much moving towards each model raises the loss, `(models,)`."""
