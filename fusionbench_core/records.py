@@ -46,6 +46,9 @@ class Capabilities:
     """Upper bound of the memory that merging one piece takes, in copies of the piece in the dtype of the
     arithmetic: so many for each model, and so many besides, the base's among them. `TensorMethod.scratch`
     can say more of single tensors."""
+    device: Literal["cpu", "any"] = "cpu"
+    """Where a `TensorMethod` can merge: on the CPU, or on any device that the tensors of a group are on.
+    Worth it for what computes long on a tensor; what only reads it waits for the disk."""
     surveys: int = 0
     """Upper bound of extra reading passes over all tensors before the merging pass."""
     statistics: tuple[str, ...] = ()

@@ -56,6 +56,12 @@ class EngineConfig(Section):
         default="error",
         description="integer tensors that differ: refuse, or take the base's, the first model's, the largest",
     )
+    device: str = Field(
+        default="cpu",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="where methods that factorise matrices compute: cpu, cuda, cuda:1, or auto for a GPU if "
+        "there is one. All others wait for the disk, and stay on the CPU. A GPU rounds differently",
+    )
 
 
 class ReportConfig(Section):

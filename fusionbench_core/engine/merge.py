@@ -15,6 +15,7 @@ from fusionbench_core.checkpoints import Checkpoint
 from fusionbench_core.checkpoints.checksum import add_checksums, checksum
 from fusionbench_core.dtypes import accumulation_dtype, dtype_name
 from fusionbench_core.engine.cache import TensorCache
+from fusionbench_core.engine.device import Device, device_for
 from fusionbench_core.engine.integers import differs
 from fusionbench_core.engine.options import EngineOptions
 from fusionbench_core.engine.pieces import Piece, cut
@@ -67,6 +68,8 @@ class StreamingMerge:
         whole = plan.locality not in ("element", "row")
         self._cache = TensorCache.of_user(options.cache_size) if whole else None
         self._gate = MemoryGate(options.memory_budget)
+        self._where = device_for(method, options)
+        self._device = Device(self._where)
         self._dtypes = {step.name: self._work_dtype(step.name) for step in plan if step.action == "merge"}
 
     def run(
@@ -132,7 +135,7 @@ class StreamingMerge:
 
     def _observe(self, survey: Survey, piece: Piece) -> Any:
         with self._gate.hold(self._plan.needs[piece.step.name]):
-            return self._guard(piece, lambda: survey.observe(self._group(piece, None)))
+            return self._computed(piece, lambda: survey.observe(self._group(piece, None)))
 
     def _merge(self, survey: Any, piece: Piece) -> int:
         """Merge and write one piece; gives its share of the tensor's checksum."""
@@ -147,9 +150,11 @@ class StreamingMerge:
             return self._cast(piece, self._source(piece).chunk(piece.step.name, piece.start, piece.stop))
         if piece.step.action == "equal":
             return self._agreed(piece)
-        return self._checked(
-            piece, self._guard(piece, lambda: self._method.merge(self._group(piece, survey)))
-        )
+
+        def merged() -> Tensor:
+            return self._device.get(self._checked(piece, self._method.merge(self._group(piece, survey))))
+
+        return self._computed(piece, merged)
 
     def _group(self, piece: Piece, survey: Any) -> TensorGroup:
         name, step = piece.step.name, piece.step
@@ -164,10 +169,13 @@ class StreamingMerge:
             base=base,
             seed=self._seed,
             survey=survey,
-            statistics={key: [_find(one, name) for one in each] for key, each in self._statistics.items()},
+            statistics={
+                key: [self._found(one, name) for one in each] for key, each in self._statistics.items()
+            },
             layer=step.layer,
             layers=step.layers,
             cache=self._cache,
+            device=self._where,
         )
 
     def _operand(self, model: str, checkpoint: Checkpoint, piece: Piece) -> Operand:
@@ -184,7 +192,9 @@ class StreamingMerge:
                     fix="repair or leave out this model; `engine.check_finite=false` merges it as it is",
                 )
 
-        read = partial(checkpoint.chunk, name, piece.start, piece.stop)
+        def read() -> Tensor:
+            return self._device.put(checkpoint.chunk(name, piece.start, piece.stop))
+
         return Operand(read, self._dtypes[name], piece.shape, check)
 
     def _checked(self, piece: Piece, merged: Any) -> Tensor:
@@ -239,9 +249,13 @@ class StreamingMerge:
         assert self._base is not None
         return self._base
 
-    def _guard(self, piece: Piece, work: Callable[[], Any]) -> Any:
+    def _found(self, values: Mapping[str, Tensor] | Checkpoint, name: str) -> Tensor | None:
+        value = _find(values, name)
+        return None if value is None else self._device.put(value)
+
+    def _computed(self, piece: Piece, work: Callable[[], Any]) -> Any:
         try:
-            return work()
+            return self._device.compute(work, self._plan.needs[piece.step.name])
         except FusionError as error:
             error.where.setdefault("tensor", piece.step.name)
             raise

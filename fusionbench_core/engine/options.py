@@ -12,7 +12,7 @@ from fusionbench_core.processors import available_cpus
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Settings of the engine. None of them but the dtypes and the rule for integers changes a result.
+    """Settings of the engine. None but the dtypes, the device and the rule for integers changes a result.
 
     Attributes:
         threads: Worker threads; each computes with one intra-op thread.
@@ -26,6 +26,7 @@ class EngineOptions:
         check_finite: Refuse NaN and Inf in inputs and results.
         integers: What to do with integer and boolean tensors that differ between models: `error`, or
             take the `base`'s, the `first` model's, or the entry-wise `max`.
+        device: Where methods compute that can compute anywhere.
     """
 
     threads: int = field(default_factory=available_cpus)
@@ -37,3 +38,4 @@ class EngineOptions:
     max_shard_size: int = 5 * 10**9
     check_finite: bool = True
     integers: Literal["error", "base", "first", "max"] = "error"
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))

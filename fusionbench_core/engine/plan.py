@@ -17,6 +17,7 @@ from fusionbench_core import __version__
 from fusionbench_core.checkpoints import Checkpoint, TensorInfo
 from fusionbench_core.dtypes import accumulation_dtype, dtype_name
 from fusionbench_core.engine.alignment import Alignment, align
+from fusionbench_core.engine.device import device_for
 from fusionbench_core.engine.integers import check_integers
 from fusionbench_core.engine.options import EngineOptions
 from fusionbench_core.engine.pieces import piece_numel, piece_size, pieces
@@ -144,7 +145,12 @@ def make_plan(
         peak_bytes=peak,
         piece=piece,
         needs=needs,
-        notes=(*aligned.notes, *(pool.alignment.notes if pool.alignment else ()), *_too_large(peak, options)),
+        notes=(
+            *aligned.notes,
+            *(pool.alignment.notes if pool.alignment else ()),
+            *_too_large(peak, options),
+            *_device(method, options),
+        ),
         facts=lambda: _facts(method, steps, read, options, seed),
     )
 
@@ -296,6 +302,13 @@ def _models(count: int) -> str:
     return "one model" if count == 1 else f"{count} models"
 
 
+def _device(method: Method, options: EngineOptions) -> Iterator[str]:
+    if options.device.type != "cpu":
+        where = device_for(method, options)
+        why = "" if where == options.device else f": the method does not compute on {options.device}"
+        yield f"computed on {where}{why}"
+
+
 def _facts(
     method: Method,
     steps: tuple[PlanStep, ...],
@@ -303,7 +316,9 @@ def _facts(
     options: EngineOptions,
     seed: int,
 ) -> dict[str, Any]:
+    device = device_for(method, options)
     return {
+        **({} if device.type == "cpu" else {"device": torch.cuda.get_device_name(device)}),
         "core": __version__,
         "method": method.record.full_name,
         "parameters": method.model_dump(mode="json"),

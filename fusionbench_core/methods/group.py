@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from fusionbench_core.engine.cache import TensorCache
     from fusionbench_core.methods.method import Method
 
+_CPU = torch.device("cpu")
+
 _NOT_OURS = {"builtins", "abc", "typing", "pydantic"}
 """Packages whose source says nothing about what a method computes."""
 
@@ -45,6 +47,7 @@ class TensorGroup:
             nothing for this tensor.
         layer: Index of the layer this tensor belongs to, counted from 0; None outside the layer stack.
         layers: Number of layers of the stack it belongs to; None outside.
+        device: Where all its tensors are.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class TensorGroup:
         layer: int | None = None,
         layers: int | None = None,
         cache: TensorCache | None = None,
+        device: torch.device = _CPU,
     ) -> None:
         self.name = name
         self.shape = shape
@@ -75,6 +79,7 @@ class TensorGroup:
         self._base = base
         self._seed = seed
         self._cache = cache
+        self.device = device
 
     @property
     def has_base(self) -> bool:
@@ -169,6 +174,7 @@ class TensorGroup:
             layer=self.layer,
             layers=self.layers,
             cache=self._cache,
+            device=self.device,
         )
 
     def part(self, share: int) -> TensorGroup:
@@ -184,6 +190,7 @@ class TensorGroup:
             seed=self._seed,
             layer=self.layer,
             layers=self.layers,
+            device=self.device,
         )
         if "deltas" in self.__dict__:
             part.deltas = [delta.reshape(-1)[: part.piece_shape[0]] for delta in self.deltas]
@@ -196,7 +203,8 @@ class TensorGroup:
         the order of models and tensors, and the cut into pieces.
         """
         stop = self.start + math.prod(self.piece_shape)
-        return uniform_block(self._seed, model, self.name, self.start, stop).view(self.piece_shape)
+        drawn = uniform_block(self._seed, model, self.name, self.start, stop).view(self.piece_shape)
+        return drawn.to(self.device)
 
     def cached(
         self,
@@ -223,7 +231,11 @@ class TensorGroup:
         if method.capabilities.random:
             facts = {**facts, "drawn": [self._seed, self.name, self.start, list(self.names)]}
         packages = {cls.__module__.partition(".")[0] for cls in type(method).__mro__} - _NOT_OURS
-        return self._cache.get(facts, packages, inputs, compute)
+        if self.device.type == "cpu":
+            return self._cache.get(facts, packages, inputs, compute)
+        facts = {**facts, "device": torch.cuda.get_device_name(self.device)}
+        seen = [tensor.cpu() for tensor in inputs]
+        return self._cache.get(facts, packages, seen, lambda: compute().cpu()).to(self.device)
 
     @property
     def piece_shape(self) -> tuple[int, ...]:

@@ -40,7 +40,8 @@ class Operand:
     def minus(self, base: Tensor, out: Tensor | None = None) -> Tensor:
         """The difference from `base`, a new tensor unless there is one to overwrite."""
         if out is None:
-            out = torch.empty(self.shape, dtype=torch.promote_types(self.dtype, base.dtype))
+            dtype = torch.promote_types(self.dtype, base.dtype)
+            out = torch.empty(self.shape, dtype=dtype, device=base.device)
         return self._sound(out, subtract(self.stored, base.reshape(-1), out.view(-1)))
 
     def add_to(self, total: Tensor, weight: float, scratch: Tensor) -> None:

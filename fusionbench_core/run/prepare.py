@@ -9,6 +9,7 @@ import torch
 
 from fusionbench_core.config.schema import EngineConfig, FabricConfig, RunConfig
 from fusionbench_core.dtypes import parse_dtype
+from fusionbench_core.engine.device import named_device
 from fusionbench_core.engine.options import EngineOptions
 from fusionbench_core.engine.sizes import available_memory, parse_size
 from fusionbench_core.errors import ConfigError, MissingCapability
@@ -93,6 +94,7 @@ def engine_options(config: EngineConfig) -> EngineOptions:
 
     Raises:
         ConfigError: if a size or a dtype is not one.
+        InsufficientResources: if there is no such device.
     """
     free = available_memory()
     budget = free * 3 // 4 if free else None
@@ -108,6 +110,7 @@ def engine_options(config: EngineConfig) -> EngineOptions:
         max_shard_size=parse_size(config.max_shard_size, "engine.max_shard_size"),
         check_finite=config.check_finite,
         integers=config.integers,
+        device=named_device(config.device),
     )
 
 

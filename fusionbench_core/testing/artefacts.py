@@ -105,7 +105,8 @@ def _prepare(
     accelerator: str = "auto",
 ) -> tuple[Prepared, dict[str, AdaptationTask]]:
     config = RunConfig(modelpool={}, fabric=FabricConfig(accelerator=accelerator))
-    options = engine_options(EngineConfig(threads=threads))
+    device = "cuda" if accelerator == "cuda" else "cpu"
+    options = engine_options(EngineConfig(threads=threads, device=device))
     declared = subject.record.capabilities
     entries: dict[str, Any] = {name: {"task": task.record.name} for name, task in tasks.items()}
     task_pool = TaskPool(tasks, TaskPoolConfig.model_validate({"tasks": entries}))

@@ -208,17 +208,19 @@ def chunks(subject: MethodSubject) -> None:
 def devices(subject: MethodSubject) -> None:
     """On a GPU the result is the one of the CPU, up to rounding.
 
-    Methods that learn, and statistics, compute where Fabric puts them.
+    Methods that learn, and statistics, compute where Fabric puts them; tensor methods on the device of the
+    engine, if they declare `device="any"`.
 
-    Fix: make tensors on `job.fabric.device`, draw random numbers on the CPU and move them.
+    Fix: make tensors on `job.fabric.device` or `group.device`, draw random numbers on the CPU and move them.
     """
     import torch
 
     from fusionbench_core.methods import TensorMethod
     from fusionbench_core.testing.artefacts import fuse_pool, pool_for
 
-    if issubclass(subject.cls, TensorMethod) and not subject.capabilities.statistics:
-        raise Inapplicable("the engine computes tensor methods on the CPU")
+    declared = subject.capabilities
+    if issubclass(subject.cls, TensorMethod) and not declared.statistics and declared.device == "cpu":
+        raise Inapplicable("the method merges on the CPU")
     if not torch.cuda.is_available():
         raise Inapplicable("there is no GPU on this machine")
     case = subject.case()
