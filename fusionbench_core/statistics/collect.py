@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from fusionbench_core.pools.pool import ModelPool
 from fusionbench_core.registry import Registry
 from fusionbench_core.statistics.statistic import Statistic
 from fusionbench_core.tasks.adaptation import AdaptationTask
+from fusionbench_core.tasks.task import Batch
 
 
 def collect_statistics(
@@ -43,17 +44,21 @@ def collect_statistics(
         ConfigError: if the method gives a statistic parameters it does not know.
     """
     wanted = method.statistics()
-    total = len(wanted) * len(names)
-    collected: dict[str, list[Checkpoint]] = {}
-    for position, (name, parameters) in enumerate(wanted.items()):
-        statistic = _build(name, parameters, registry)
-        collected[name] = []
-        for number, model in enumerate(names):
-            on_progress(position * len(names) + number, total, f"{name} of {model}")
+    statistics = {name: _build(name, parameters, registry) for name, parameters in wanted.items()}
+    total = len(names) * sum(statistic.samples for statistic in statistics.values())
+    collected: dict[str, list[Checkpoint]] = {name: [] for name in statistics}
+    done = 0
+    for name, statistic in statistics.items():
+        for model in names:
+
+            def seen(samples: int, before: int = done, message: str = f"{name} of {model}") -> None:
+                on_progress(before + samples, total, message)
+
+            seen(0)
             task = _task_of(pool, model, tasks, method)
-            collected[name].append(
-                _collect(statistic, pool, model, task, seed, device or torch.device("cpu"))
-            )
+            where = device or torch.device("cpu")
+            collected[name].append(_collect(statistic, pool, model, task, seed, where, seen))
+            done += statistic.samples
     on_progress(total, total, "")
     return collected
 
@@ -80,7 +85,13 @@ def _task_of(
 
 
 def _collect(
-    statistic: Statistic, pool: ModelPool, model: str, task: AdaptationTask, seed: int, device: torch.device
+    statistic: Statistic,
+    pool: ModelPool,
+    model: str,
+    task: AdaptationTask,
+    seed: int,
+    device: torch.device,
+    seen: Callable[[int], None],
 ) -> Checkpoint:
     path = _cache_path(statistic, pool, model, task, seed)
     if path is not None and path.exists():
@@ -91,7 +102,7 @@ def _collect(
         else:
             task.recall(statistic.split, labelled=statistic.labelled, limit=statistic.samples)
             return known
-    state = _measure(statistic, pool, model, task, seed, device)
+    state = _measure(statistic, pool, model, task, seed, device, seen)
     if path is None:
         return StateDictCheckpoint(state, f"statistic {statistic.record.name} of {model}")
     try:
@@ -102,7 +113,13 @@ def _collect(
 
 
 def _measure(
-    statistic: Statistic, pool: ModelPool, model: str, task: AdaptationTask, seed: int, device: torch.device
+    statistic: Statistic,
+    pool: ModelPool,
+    model: str,
+    task: AdaptationTask,
+    seed: int,
+    device: torch.device,
+    seen: Callable[[int], None],
 ) -> dict[str, Tensor]:
     attached = task.attach(pool.module(None if statistic.of_base else model)).to(device).eval()
     batches = task.batches(
@@ -112,11 +129,20 @@ def _measure(
         seed=seed,
         batch_size=statistic.batch_size,
     )
-    state = dict(statistic.collect(attached, (batch.to(device) for batch in batches)))
+    state = dict(statistic.collect(attached, _counted(batches, device, seen)))
     for name, tensor in state.items():
         if not torch.isfinite(tensor).all():
             raise FusionError(f"statistic {statistic.record.name} of {model} is not finite", tensor=name)
     return {name: tensor.cpu() for name, tensor in state.items()}
+
+
+def _counted(batches: Iterable[Batch], device: torch.device, seen: Callable[[int], None]) -> Iterator[Batch]:
+    """The batches, on the device; `seen` is told after each how many samples there were so far."""
+    count = 0
+    for batch in batches:
+        yield batch.to(device)
+        count += len(batch)
+        seen(count)
 
 
 def _cache_path(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import torch
 from torch import Tensor, nn
 
 from fb_merging.data_driven.gradients import mean_over_samples
@@ -36,4 +35,8 @@ class AbsGradient(Statistic):
         Raises:
             TaskError: if there are no samples.
         """
-        return mean_over_samples(model, batches, "empirical", self.split, torch.abs)
+        return mean_over_samples(model, batches, "empirical", self.split, _add_magnitude)
+
+
+def _add_magnitude(total: Tensor, grad: Tensor, weight: float) -> None:
+    total.add_(grad.abs_(), alpha=weight)

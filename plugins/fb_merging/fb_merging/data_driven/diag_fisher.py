@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import torch
 from torch import Tensor, nn
 
 from fb_merging.data_driven.gradients import Estimate, mean_over_samples
@@ -42,4 +41,8 @@ class DiagFisher(Statistic):
         Raises:
             TaskError: if there are no samples.
         """
-        return mean_over_samples(model, batches, self.estimate, self.split, torch.square)
+        return mean_over_samples(model, batches, self.estimate, self.split, _add_square)
+
+
+def _add_square(total: Tensor, grad: Tensor, weight: float) -> None:
+    total.addcmul_(grad, grad, value=weight)

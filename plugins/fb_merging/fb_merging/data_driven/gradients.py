@@ -25,9 +25,17 @@ def mean_over_samples(
     batches: Iterable[Batch],
     estimate: Estimate,
     split: str,
-    transform: Callable[[Tensor], Tensor],
+    accumulate: Callable[[Tensor, Tensor, float], object],
 ) -> dict[str, Tensor]:
     """Mean over samples of a function of the gradient of each; see :func:`sample_gradients`.
+
+    Args:
+        model: With a submodule `trunk`.
+        batches: Inputs, with labels for the empirical estimate.
+        estimate: Which labels.
+        split: Where the batches come from, for messages.
+        accumulate: Called with a sum, a gradient and its weight: adds the weight times a function of the
+            gradient to the sum, in place. The gradient may be overwritten.
 
     Returns:
         Name of a parameter in the trunk's state dict, of tied ones all names -> the mean, of its shape.
@@ -41,8 +49,9 @@ def mean_over_samples(
         count += 1
         for weight, gradient in labels:
             for name, grad in gradient.items():
-                term = transform(grad).mul_(weight)
-                sums[name] = sums[name].add_(term) if name in sums else term
+                if name not in sums:
+                    sums[name] = torch.zeros_like(grad)
+                accumulate(sums[name], grad, weight)
     names = stored_parameters(model.get_submodule("trunk"))
     return {alias: total / count for name, total in sums.items() for alias in names[name]}
 
@@ -58,10 +67,11 @@ def stored_parameters(trunk: nn.Module) -> dict[str, list[str]]:
 
 def sample_gradients(
     model: nn.Module, batches: Iterable[Batch], estimate: Estimate, split: str
-) -> Iterator[list[tuple[float, dict[str, Tensor]]]]:
+) -> Iterator[Iterator[tuple[float, dict[str, Tensor]]]]:
     r"""For each sample: $\nabla \log p(y \mid x)$ for one or several labels y, each with its weight.
 
-    Weights of a sample add up to 1. Gradients are with respect to the trunk's floating-point parameters,
+    They are computed one after the other: a large model's gradients are held once, not once a label. Weights
+    of a sample add up to 1. Gradients are with respect to the trunk's floating-point parameters,
     under their own names, in fp32 at least; parameters that a sample does not reach are left out.
 
     Raises:
@@ -104,7 +114,7 @@ def drawn_label(probabilities: Tensor, index: int) -> int:
 
 def _of_sample(
     model: nn.Module, parameters: Mapping[str, Tensor], batch: Batch, row: int, estimate: str
-) -> list[tuple[float, dict[str, Tensor]]]:
+) -> Iterator[tuple[float, dict[str, Tensor]]]:
     with torch.enable_grad():
         inputs = {name: tensor[row : row + 1] for name, tensor in batch.inputs.items()}
         log_p = model(**inputs)[0].float().log_softmax(-1)
@@ -117,10 +127,10 @@ def _of_sample(
     else:
         labels = [(p, label) for label, p in enumerate(probabilities.tolist()) if p > 0]
     last = len(labels) - 1
-    return [
-        (weight, _gradient(log_p[label], parameters, keep=position < last))
-        for position, (weight, label) in enumerate(labels)
-    ]
+    for position, (weight, label) in enumerate(labels):
+        with torch.enable_grad():
+            chosen = log_p[label]
+        yield weight, _gradient(chosen, parameters, keep=position < last)
 
 
 def _gradient(value: Tensor, parameters: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
