@@ -84,9 +84,10 @@ int64_t drop_by_rank(float *restrict out, const float *restrict delta, const flo
                      const int64_t *restrict keys, const float *restrict probabilities, int64_t rescale,
                      int64_t rows, int64_t columns) {
     for (int64_t row = 0; row < rows; row++) {
-        for (int64_t rank = 0; rank < columns; rank++) {
-            const uint32_t i = (uint32_t)keys[rank];
-            const float probability = probabilities[rank];
+        for (int64_t rank = 0; rank < columns; rank++) out[(uint32_t)keys[rank]] = probabilities[rank];
+        /* A loop of its own, in which entries are neighbours and divided sixteen at a time. */
+        for (int64_t i = 0; i < columns; i++) {
+            const float probability = out[i];
             out[i] = (uniform[i] < probability ? delta[i] + 0.0f : 0.0f) / (rescale ? probability : 1.0f);
         }
         out += columns, delta += columns, uniform += columns, keys += columns;
