@@ -72,6 +72,8 @@ def compose(
     with Session(presets, request.searchpath, registry, files, root) as session:
         config, used = _assemble(session, root, request, choices)
         values = session.resolve(config)
+    if config_name is None and presets.find("config") is None:
+        _leave_out_foreign_tasks(values, request)
     refuse_silent_trust(values, overrides)
     stages = values.get("stages")
     for each in [values, *(stages.values() if isinstance(stages, dict) else ())]:
@@ -176,6 +178,23 @@ def _assemble(
         if choice is None:
             config[group] = None
     return config, used
+
+
+def _leave_out_foreign_tasks(values: dict[str, Any], request: Request) -> None:
+    """Take a plugin's default tasks away from a file of the user's own models, if none is for a task of them.
+
+    Nobody asked for these tasks, and models of another kind fail at them after they were fused.
+    """
+    file = (request.choices.get("modelpool") or "").endswith((".yaml", ".yml"))
+    if not file or "taskpool" in request.choices or request.values_of("taskpool"):
+        return
+    models, tasks = values.get("modelpool"), values.get("taskpool")
+    if not isinstance(models, dict) or not isinstance(tasks, dict):
+        return
+    names, data = (models.get(key) if isinstance(models.get(key), dict) else {} for key in ("models", "data"))
+    known = tasks.get("tasks")
+    if not isinstance(known, dict) or not {data.get(name, name) for name in names} & known.keys():
+        values["taskpool"] = None
 
 
 def _words(choices: dict[str, str]) -> list[str]:

@@ -45,6 +45,8 @@ def summary_facts(report: Report) -> list[tuple[str, str]]:
         known = [size(artefact["bytes"])] if artefact.get("bytes") else []
         known += [f"sha256 {digest[:12]}…"] if digest else []
         facts.append(("model", f"{artefact['path']}" + (f" ({', '.join(known)})" if known else "")))
+    if report.status == "complete" and not report.tasks:
+        facts.append(("evaluated", "nothing: there is no task pool; taskpool=NAME or FILE chooses one"))
     if report.transductive:
         facts.append(("transductive", "the method adapted to test data"))
     if report.task_given:

@@ -94,12 +94,12 @@ class TaskPool:
             TaskError: after all tasks were tried, naming those that failed.
         """
         results: dict[str, TaskResult] = {}
-        failures: dict[str, BaseException] = {}
+        failures: dict[str, Exception] = {}
         for name in [only] if only else self.tasks:
             try:
                 known = store.find(self._key(name)) if store else None
                 result = known or self._measure(name, model, device or torch.device("cpu"), on_progress)
-            except (FusionError, RuntimeError, ValueError, TypeError) as error:
+            except Exception as error:
                 failures[name] = error
                 continue
             if store and known is None:
@@ -207,7 +207,7 @@ def _build_task(
         raise explain(error, cls, where=where, file=file) from error
 
 
-def _failed(failures: Mapping[str, BaseException], done: int) -> FusionError:
+def _failed(failures: Mapping[str, Exception], done: int) -> FusionError:
     causes = "\n".join(f"{name}: {type(error).__name__}: {error}" for name, error in failures.items())
     first = next(iter(failures.values()))
     if isinstance(first, FusionError) and len(failures) == 1:

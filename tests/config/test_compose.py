@@ -230,6 +230,35 @@ def test_groups_without_a_config_name_change_the_default_root(with_presets, tmp_
     }
 
 
+TASKED = {
+    **PRESETS,
+    "bench.yaml": "defaults:\n- method: task_arithmetic\n- modelpool: shipped\n- taskpool: cars\n- _self_\n",
+    "taskpool/cars.yaml": "task: images\ntasks: {a: {}, cars: {}}\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("pool", "words", "kept"),
+    [
+        ("models: {mine: here}", [], False),
+        ("models: {cars: here}", [], True),
+        ("models: {mine: here}\ndata: {mine: cars}", [], True),
+        ("models: {mine: here}", ["taskpool=cars"], True),
+        ("models: {mine: here}", ["taskpool.limit=3"], True),
+    ],
+)
+def test_default_tasks_are_left_out_where_none_is_for_a_task_of_the_users_models(
+    with_presets, tmp_path, pool, words, kept
+):
+    registry = with_presets(TASKED, default="bench")
+    file = tmp_path / "pool.yaml"
+    file.write_text(pool)
+    values = compose([f"modelpool={file}", *words], registry=registry).values
+    assert (values["taskpool"] is not None) == kept
+    named = compose([f"modelpool={file}", *words], None, "bench", registry).values
+    assert named["taskpool"] is not None
+
+
 def test_the_users_directory_comes_before_the_presets(with_presets, configs):
     registry = with_presets(PRESETS, default="bench")
     assert compose(["modelpool=two"], configs, "mine", registry).values["modelpool"]["models"]["a"] == "one"
