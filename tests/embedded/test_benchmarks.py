@@ -53,7 +53,7 @@ def test_recorded_baselines_cover_every_task(benchmark):
     tasks = build_task_pool(load_preset("taskpool", benchmark, registry), registry)
     pool = build_pool(load_preset("modelpool", benchmark, registry), registry)
     assert len(tasks.tasks) >= 5
-    assert set(tasks.config.baselines) == {"pretrained", "individual"}
+    assert set(tasks.config.baselines) == {"pretrained", "individual", *pool.baselines}
     for measured in tasks.config.baselines.values():
         assert set(measured) == set(tasks.tasks)
     assert {pool.task_of(name) for name in pool.names} == set(tasks.tasks)
@@ -65,10 +65,10 @@ def test_recorded_baselines_are_what_is_measured(benchmark):
     run = prepared(benchmark, "taskpool.limit=null")
     assert run.tasks is not None
     tasks = TaskPool(run.tasks.tasks, run.tasks.config.model_copy(update={"limit": None}))
-    for task, result in tasks.evaluate(run.pool.module()).items():
-        assert result.metrics["accuracy"] == pytest.approx(
-            tasks.config.baselines["pretrained"][task]["accuracy"], abs=0.005
-        )
+    for kind, model in [("pretrained", None), *((name, name) for name in run.pool.baselines)]:
+        for task, result in tasks.evaluate(run.pool.module(model)).items():
+            recorded = tasks.config.baselines[kind][task]["accuracy"]
+            assert result.metrics["accuracy"] == pytest.approx(recorded, abs=0.005), kind
     for name in run.pool.names:
         task = run.pool.task_of(name)
         result = tasks.evaluate(run.pool.module(name), only=task)[task]

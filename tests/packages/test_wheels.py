@@ -17,7 +17,7 @@ import fusionbench_core
 pytestmark = [pytest.mark.install, pytest.mark.xdist_group("packages")]
 
 MEGABYTE = 10**6
-LARGEST = {"fb-clip-tasks": 40 * MEGABYTE, "fb-nlp-tasks": 60 * MEGABYTE}
+LARGEST = {"fb-clip-tasks": 42 * MEGABYTE, "fb-nlp-tasks": 60 * MEGABYTE}
 """Bytes of the wheels with embedded models and data; all others stay below one megabyte."""
 
 HOLDS = {
