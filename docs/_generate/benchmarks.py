@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from _generate.text import ROOT, table
+from fusionbench_core.report.baselines import in_order
 
 TEXT = ROOT / "plugins/fb_nlp_tasks/fb_nlp_tasks/embedded"
 VISION = ROOT / "plugins/fb_clip_tasks/fb_clip_tasks/embedded"
@@ -46,16 +47,21 @@ def _settings(facts: dict[str, Any]) -> str:
 
 def _baselines(embedded: Path, preset: str) -> str:
     """Accuracies that the task pool's preset records."""
-    file = embedded.parent / f"configs/taskpool/{preset}.yaml"
-    recorded = yaml.safe_load(file.read_text(encoding="utf-8")).get("baselines") or {}
+    recorded = recorded_baselines(embedded, preset)
     if not recorded:
         return "The preset records none yet; `fb run check_baselines=true` measures them."
-    kinds = [kind for kind in ("pretrained", "individual") if kind in recorded]
+    kinds = in_order(recorded)
     rows = [
         (f"`{task}`", *(f"{100 * recorded[kind][task]['accuracy']:.1f}" for kind in kinds))
         for task in recorded[kinds[0]]
     ]
     return table(("task", *kinds), rows)
+
+
+def recorded_baselines(embedded: Path, preset: str) -> dict[str, dict[str, dict[str, float]]]:
+    """What the task pool's preset records: kind -> task -> metrics."""
+    file = embedded.parent / f"configs/taskpool/{preset}.yaml"
+    return yaml.safe_load(file.read_text(encoding="utf-8")).get("baselines") or {}
 
 
 def _tasks(embedded: Path) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from _generate.benchmarks import TEXT, VISION, recorded_baselines
 from _generate.text import ROOT
 from fusionbench_core.report import Report, read_report
 from fusionbench_core.report.compare import Comparison, Line, comparison, comparison_figure
@@ -25,6 +26,8 @@ PRESETS = ("data_free", "data_driven")
 
 BENCHMARKS = {"embedded_text": "Text", "embedded_vision": "Vision"}
 """Root config -> title."""
+
+EMBEDDED = {"embedded_text": TEXT, "embedded_vision": VISION}
 
 _KEPT = ("accuracy", "n", "split", "fingerprint", "task_given")
 
@@ -83,8 +86,13 @@ def _file(preset: str, benchmark: str) -> Path:
 
 
 def _stored(preset: str, benchmark: str) -> dict[str, Any]:
+    """The file, and baselines that are recorded by now but were not when the methods ran."""
     file = _file(preset, benchmark)
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    recorded = recorded_baselines(EMBEDDED[benchmark], benchmark)
+    return {**stored, "baselines": {**recorded, **stored["baselines"]}}
 
 
 def _table(stored: Mapping[str, Any]) -> Comparison:
