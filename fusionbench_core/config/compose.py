@@ -191,10 +191,15 @@ def _leave_out_foreign_tasks(values: dict[str, Any], request: Request) -> None:
     models, tasks = values.get("modelpool"), values.get("taskpool")
     if not isinstance(models, dict) or not isinstance(tasks, dict):
         return
-    names, data = (models.get(key) if isinstance(models.get(key), dict) else {} for key in ("models", "data"))
-    known = tasks.get("tasks")
-    if not isinstance(known, dict) or not {data.get(name, name) for name in names} & known.keys():
+    names, data, known = (
+        _mapping(section) for section in (models.get("models"), models.get("data"), tasks.get("tasks"))
+    )
+    if not {data.get(name, name) for name in names} & known.keys():
         values["taskpool"] = None
+
+
+def _mapping(section: Any) -> dict[str, Any]:
+    return section if isinstance(section, dict) else {}
 
 
 def _words(choices: dict[str, str]) -> list[str]:
