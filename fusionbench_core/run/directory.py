@@ -120,6 +120,13 @@ class RunDirectory:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
+    def inputs(self) -> dict[str, Any] | None:
+        """What the models were told by when this run was planned; None if it is not known."""
+        try:
+            return json.loads((self.path / PLAN).read_text(encoding="utf-8"))["inputs"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
     @property
     def fused(self) -> bool:
         """Whether the fusing stage finished."""

@@ -28,6 +28,7 @@ from fusionbench_core.run.console import Console
 from fusionbench_core.run.directory import RunDirectory
 from fusionbench_core.run.environment import environment
 from fusionbench_core.run.fusing import fuse_to_disk
+from fusionbench_core.run.learned import check_learned_from, inputs_of
 from fusionbench_core.run.prepare import Prepared, compute_device
 from fusionbench_core.run.reporting import make_report
 from fusionbench_core.run.state import Run
@@ -94,7 +95,9 @@ class Runner:
             if not self._fused and run.directory.planned() not in (None, run.plan.key):
                 self._warn("the models or settings have changed since this run stopped; it begins anew")
                 shutil.rmtree(run.directory.adaptation, ignore_errors=True)
-            run.directory.write_plan(run.plan.summary())
+            if run.prepared.config.learned_from and not self._fused:
+                self._check_learned_from(run.prepared.config.learned_from)
+            run.directory.write_plan({**run.plan.summary(), "inputs": inputs_of(run.prepared.pool)})
         with self._timed("fuse"):
             self._fuse(run.plan)
         if run.prepared.tasks is None:
@@ -106,6 +109,10 @@ class Runner:
             self._report("interrupted" if isinstance(error, KeyboardInterrupt) else "partial")
             raise
         return self._report("complete")
+
+    def _check_learned_from(self, place: str) -> None:
+        if remark := check_learned_from(RunDirectory(Path(place)), self.run.prepared.pool):
+            self._warn(remark)
 
     def _tune(self) -> None:
         run = self.run
