@@ -1,0 +1,52 @@
+"""`fb run` with a config that compares: what its one table shows."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import yaml
+
+PRESETS = """
+from fusionbench_core import hookimpl
+from fusionbench_core.records import ConfigRecord
+
+
+@hookimpl
+def fb_configs():
+    yield ConfigRecord(package="presets")
+"""
+
+
+def test_models_to_compare_with_stand_around_the_methods(workspace):
+    recorded = {
+        kind: {"left": {"accuracy": left}, "right": {"accuracy": right}}
+        for kind, left, right in (
+            ("multi_task", 0.6, 0.7),
+            ("individual", 0.8, 1.0),
+            ("pretrained", 0.4, 0.2),
+        )
+    }
+    tasks = {**workspace.config["taskpool"], "baselines": recorded}
+    config = {**workspace.config, "taskpool": tasks}
+    presets = workspace.root / "presets"
+    presets.mkdir()
+    (presets / "__init__.py").touch()
+    (presets / "toys.yaml").write_text(yaml.safe_dump(config))
+    (workspace.root / "with_presets.py").write_text(PRESETS)
+    methods = {"plain": {"method": "mean"}}
+    root = workspace.write(compare={"benchmarks": ["toys"], "methods": methods})
+    path = os.pathsep.join([workspace.environment()["PYTHONPATH"], str(workspace.root)])
+    done = workspace.fb(
+        "--plugin", "with_presets.py", "run", "-c", str(root), "-o", "out", env={"PYTHONPATH": path}
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines() if line]
+    assert lines[1] == ["method", "left", "right", "average", "of", "individual"]
+    assert [line[0] for line in lines[2:6]] == [
+        "(pretrained)", "plain", "(individual)", "(multi_task)",
+    ]  # fmt: skip
+    assert lines[2][1:] == ["40.0", "20.0", "30.0", "35.0"]  # of individual: (0.4 / 0.8 + 0.2) / 2
+    assert lines[5][1:] == ["60.0", "70.0", "65.0", "72.5"]
+    table = Path(workspace.root, "out/toys/comparison.md").read_text()
+    assert r"| multi\_task | 60.0 | 70.0 | 65.0 | 72.5 |" in table
