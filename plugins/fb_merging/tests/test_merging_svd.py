@@ -7,6 +7,7 @@ import torch
 from fb_merging.operations.svd import (
     column_basis,
     column_factors,
+    leading,
     polar,
     polar_and_singular_values,
     randomized_svd,
@@ -58,6 +59,34 @@ def test_polar_is_the_nearest_orthogonal_matrix():
 def test_a_matrix_with_nan_is_an_error_and_not_a_result():
     with pytest.raises(MethodError, match="did not converge"):
         svd(torch.tensor([[1.0, torch.nan], [0.0, 1.0]]))
+
+
+@pytest.mark.parametrize("shape", [(300, 160), (160, 300)], ids=["tall", "wide"])
+@pytest.mark.parametrize("rank", [20, 120])
+@pytest.mark.parametrize("spectrum", ["flat", "falling"])
+@pytest.mark.parametrize("scale", [1e-30, 1.0], ids=["tiny", "one"])
+def test_leading_triplets_for_fp32_are_those_of_the_decomposition(shape, rank, spectrum, scale):
+    matrix = draw(*shape) if spectrum == "flat" else falling(*shape, decay=0.97)[0]
+    matrix = (matrix * scale).float()
+    u, s, vh = torch.linalg.svd(matrix.double(), full_matrices=False)
+    expected = (u[:, :rank] * s[:rank]) @ vh[:rank]
+    found = leading(matrix, rank, torch.float32)
+    torch.testing.assert_close(found.s, s[:rank], rtol=1e-12, atol=0)
+    identity = torch.eye(rank, dtype=torch.float64)
+    torch.testing.assert_close(found.u.T @ found.u, identity, rtol=0, atol=1e-8)
+    torch.testing.assert_close(found.vh @ found.vh.T, identity, rtol=0, atol=1e-8)
+    assert (found.product() - expected).norm() < 1e-8 * expected.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_leading_triplets_that_the_gram_matrix_does_not_know_come_from_the_decomposition(dtype):
+    matrix, s = falling(200, 150, decay=0.8)
+    found = leading(matrix, 100, dtype)
+    torch.testing.assert_close(found.s, s[:100], rtol=1e-4, atol=0)
+    assert len(leading(draw(200, 5) @ draw(5, 150), 40, dtype).s) == 5
+    assert len(leading(torch.zeros(200, 150), 40, dtype).s) == 0
+    assert len(leading(matrix, 0, dtype).s) == 0
+    assert len(leading(torch.eye(150), 40, dtype).s) == 40
 
 
 @pytest.mark.parametrize("shape", [(60, 40), (40, 60)])

@@ -62,7 +62,7 @@ class Cart(MatrixMethod):
             total = torch.zeros_like(center, dtype=torch.float64)
             for name, model in zip(group.names, group.models):
                 total += leading_triplets(
-                    model.double() - center, rank, self, partial(group.uniform, name)
+                    model.double() - center, rank, self, partial(group.uniform, name), center.dtype
                 ).product()
             return total.to(center.dtype)
 

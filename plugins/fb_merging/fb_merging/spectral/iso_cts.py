@@ -15,10 +15,10 @@ from fb_merging.operations.svd import (
     Factors,
     Oversampling,
     PowerIterations,
+    leading,
     leading_triplets,
-    polar,
+    polar_parts,
     sketching,
-    svd,
 )
 from fb_merging.spectral.records import ISO_CTS
 from fusionbench_core import Capabilities, TensorGroup, implements
@@ -66,7 +66,8 @@ class IsoCts(MatrixMethod):
 
     def _combine(self, group: TensorGroup, deltas: list[Tensor]) -> Tensor:
         each = task_dimensions(min(deltas[0].shape), len(deltas), self.common_space_fraction)
-        common = svd(wide_sum(deltas)).top(min(deltas[0].shape) - each * len(deltas))
+        rank = min(deltas[0].shape) - each * len(deltas)
+        common = leading(wide_sum(deltas), rank, deltas[0].dtype)
         own = [
             self._own_directions(delta, common.u, each, partial(group.uniform, name))
             for name, delta in zip(group.names, deltas)
@@ -78,8 +79,7 @@ class IsoCts(MatrixMethod):
             return torch.zeros_like(deltas[0])
         u, vh = torch.cat([part.u for part in parts], dim=1), torch.cat([part.vh for part in parts])
         del own, common, parts
-        u = polar(u)
-        return (u @ polar(vh)).mul_(s.mean())
+        return torch.linalg.multi_dot([*polar_parts(u)[0], *polar_parts(vh)[0]]).mul_(s.mean())
 
     def _own_directions(
         self, delta: Tensor, common: Tensor, rank: int, draw: Callable[[], Tensor]
@@ -89,7 +89,7 @@ class IsoCts(MatrixMethod):
         # What is left of a matrix that lies in the common space is its rounding.
         noise = max(rest.shape) * torch.finfo(rest.dtype).eps * float(torch.linalg.matrix_norm(rest))
         rest = rest.addmm(common, common.T @ rest, alpha=-1)
-        found = leading_triplets(rest, rank, self, draw)
+        found = leading_triplets(rest, rank, self, draw, delta.dtype)
         return found.top(int((found.s > noise).sum()))
 
 

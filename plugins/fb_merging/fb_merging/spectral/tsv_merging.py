@@ -16,7 +16,7 @@ from fb_merging.operations.svd import (
     Oversampling,
     PowerIterations,
     leading_triplets,
-    polar,
+    polar_parts,
     sketching,
 )
 from fb_merging.spectral.records import TSV_MERGING
@@ -74,5 +74,5 @@ def merge_singular_vectors(factors: Iterable[Factors]) -> Tensor:
     s = torch.cat([one.s for one in each])
     u, vh = torch.cat([one.u for one in each], dim=1), torch.cat([one.vh for one in each])
     del each  # Twice the memory otherwise, where it is scarcest.
-    u = polar(u)
-    return (u * s) @ polar(vh)
+    (*left, last), (right, *rest) = polar_parts(u)[0], polar_parts(vh)[0]
+    return torch.linalg.multi_dot([*left, last * s, right, *rest])
