@@ -53,6 +53,7 @@ def test_recorded_baselines_cover_every_task(benchmark):
     tasks = build_task_pool(load_preset("taskpool", benchmark, registry), registry)
     pool = build_pool(load_preset("modelpool", benchmark, registry), registry)
     assert len(tasks.tasks) >= 5
+    assert set(pool.baselines) == {"multi_task"}
     assert set(tasks.config.baselines) == {"pretrained", "individual", *pool.baselines}
     for measured in tasks.config.baselines.values():
         assert set(measured) == set(tasks.tasks)
