@@ -12,6 +12,7 @@ import click
 from fusionbench_core.cli.output import emit_json, table
 
 if TYPE_CHECKING:
+    from fusionbench_core.errors import FusionError
     from fusionbench_core.registry import Registry
     from fusionbench_core.report import Report
 
@@ -24,7 +25,7 @@ def compare(
     Overrides other than `compare.…` and `output_dir` go to every run.
 
     Raises:
-        FusionError: what stopped a run; with the same output directory, finished runs are not repeated.
+        FusionError: if runs failed, after all others, of the kind of the first one that did.
     """
     from fusionbench_core.cli.progress import make_console
     from fusionbench_core.run.comparison import run_comparison
@@ -32,17 +33,36 @@ def compare(
     directory = Path(values.get("output_dir") or f"runs/comparison-{datetime.now():%Y%m%d-%H%M%S}")
     passed = tuple(word for word in overrides if not word.lstrip("+~").startswith(("compare", "output_dir")))
     console = make_console(quiet or as_json)
+    failed: dict[str, FusionError] = {}
+
+    def note(benchmark: str, label: str, error: FusionError) -> None:
+        failed[f"{benchmark}: {label}"] = error
+
     try:
-        reports = run_comparison(values["compare"], registry, directory, console, overrides=passed)
+        reports = run_comparison(
+            values["compare"], registry, directory, console, overrides=passed, on_failure=note
+        )
     finally:
         console.close()
     if as_json:
         emit_json({name: {label: r.to_json() for label, r in each.items()} for name, each in reports.items()})
-        return
-    for benchmark, each in reports.items():
-        click.echo(f"\n{benchmark}")
-        _show(each)
-        click.echo(f"\nreport   {directory / benchmark / 'comparison.html'}")
+    else:
+        for benchmark, each in reports.items():
+            click.echo(f"\n{benchmark}")
+            _show(each)
+            click.echo(f"\nreport   {directory / benchmark / 'comparison.html'}")
+    if failed:
+        raise _failure(failed, directory)
+
+
+def _failure(failed: Mapping[str, FusionError], directory: Path) -> FusionError:
+    """All that failed in one error, with the first one's exit status."""
+    count = "one run" if len(failed) == 1 else f"{len(failed)} runs"
+    return type(next(iter(failed.values())))(
+        f"{count} of the comparison failed, the others are finished",
+        why="\n".join(f"{name}: {error}" for name, error in failed.items()),
+        fix=f"mend that, and start it again with -o {directory}: finished runs are not repeated",
+    )
 
 
 def _show(reports: Mapping[str, Report]) -> None:

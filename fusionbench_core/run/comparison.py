@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fusionbench_core.config.compose import compose
 from fusionbench_core.config.errors import explain
 from fusionbench_core.config.schema import RunConfig
-from fusionbench_core.errors import ConfigError, OutputError, UnknownName
+from fusionbench_core.errors import ConfigError, FusionError, Interrupted, OutputError, UnknownName
 from fusionbench_core.registry import Registry
 from fusionbench_core.report import Report, read_report, write_comparison
 from fusionbench_core.run.console import Console
@@ -50,32 +50,43 @@ def run_comparison(
     *,
     overrides: tuple[str, ...] = (),
     on_report: Callable[[str, str, Report], None] = lambda benchmark, label, report: None,
+    on_failure: Callable[[str, str, FusionError], None] = lambda benchmark, label, error: None,
 ) -> dict[str, dict[str, Report]]:
     """Benchmark -> label -> report. A run that is finished in `directory` is not repeated.
 
-    Methods and benchmarks that no installed plugin provides are left out, with a line that says so.
+    Methods and benchmarks that no installed plugin provides are left out, with a line that says so. A run
+    that fails is told to `on_failure`, and the others go on; started again, only that one is repeated.
 
     Raises:
         ConfigError: if the section is wrong, or nothing of it is installed.
-        FusionError: what stopped a run; those finished before are kept.
+        Interrupted: after Ctrl-C; runs finished before are kept.
     """
     try:
         config = CompareConfig.model_validate(section)
     except ValidationError as error:
         raise explain(error, CompareConfig, where="compare") from error
     reports: dict[str, dict[str, Report]] = {}
+    failed = False
     for benchmark in config.benchmarks:
         for label, entry in config.methods.items():
             run = _compose(benchmark, entry, registry, overrides, console)
             if run is None:
                 continue
             console.stage("run", f"{benchmark}: {label}")
-            report = _run(run, registry, directory / benchmark / label, console)
+            try:
+                report = _run(run, registry, directory / benchmark / label, console)
+            except Interrupted:
+                raise
+            except FusionError as error:
+                failed = True
+                console.line(f"failed: {error.what}")
+                on_failure(benchmark, label, error)
+                continue
             reports.setdefault(benchmark, {})[label] = report
             on_report(benchmark, label, report)
         if benchmark in reports:
             write_comparison(reports[benchmark], directory / benchmark)
-    if not reports:
+    if not reports and not failed:
         raise ConfigError(
             "nothing of this comparison is installed", fix="pip install fb-merging fb-nlp-tasks"
         )

@@ -18,6 +18,32 @@ def fb_configs():
 """
 
 
+def compare(workspace, config: dict, methods: dict):
+    """Run a comparison over one benchmark, `toys`, whose root config is `config`; the output is in `out`."""
+    presets = workspace.root / "presets"
+    presets.mkdir(exist_ok=True)
+    (presets / "__init__.py").touch()
+    (presets / "toys.yaml").write_text(yaml.safe_dump(config))
+    (workspace.root / "with_presets.py").write_text(PRESETS)
+    root = workspace.write(compare={"benchmarks": ["toys"], "methods": methods})
+    path = os.pathsep.join([workspace.environment()["PYTHONPATH"], str(workspace.root)])
+    words = ("--plugin", "with_presets.py", "run", "-c", str(root), "-o", "out")
+    return workspace.fb(*words, env={"PYTHONPATH": path, "TOY_FAIL_AT": "2.weight"})
+
+
+def test_a_run_that_fails_costs_no_other_one(workspace):
+    methods = {"weak": {"method": "slow"}, "plain": {"method": "mean"}}
+    done = compare(workspace, workspace.config, methods)
+    assert done.returncode == 6
+    assert "one run of the comparison failed, the others are finished" in done.stderr
+    assert "toys: weak: " in done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines() if line.startswith("plain")] == ["plain"]
+    assert "| plain |" in Path(workspace.root, "out/toys/comparison.md").read_text()
+    again = compare(workspace, workspace.config, methods)
+    assert again.returncode == 6
+    assert "done already" in again.stderr
+
+
 def test_models_to_compare_with_stand_around_the_methods(workspace):
     recorded = {
         kind: {"left": {"accuracy": left}, "right": {"accuracy": right}}
@@ -29,17 +55,7 @@ def test_models_to_compare_with_stand_around_the_methods(workspace):
     }
     tasks = {**workspace.config["taskpool"], "baselines": recorded}
     config = {**workspace.config, "taskpool": tasks}
-    presets = workspace.root / "presets"
-    presets.mkdir()
-    (presets / "__init__.py").touch()
-    (presets / "toys.yaml").write_text(yaml.safe_dump(config))
-    (workspace.root / "with_presets.py").write_text(PRESETS)
-    methods = {"plain": {"method": "mean"}}
-    root = workspace.write(compare={"benchmarks": ["toys"], "methods": methods})
-    path = os.pathsep.join([workspace.environment()["PYTHONPATH"], str(workspace.root)])
-    done = workspace.fb(
-        "--plugin", "with_presets.py", "run", "-c", str(root), "-o", "out", env={"PYTHONPATH": path}
-    )
+    done = compare(workspace, config, {"plain": {"method": "mean"}})
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines() if line]
     assert lines[1] == ["method", "left", "right", "average", "of", "individual"]

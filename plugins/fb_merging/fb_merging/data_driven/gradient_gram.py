@@ -7,11 +7,15 @@ from functools import partial
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from fb_merging.data_driven.gradients import drawn_label, require_samples
 from fb_merging.data_driven.records import GRADIENT_GRAM
 from fusionbench_core import Batch, Statistic, frozen, implements
+
+WIDEST = 16384
+"""Outputs of a layer that has a matrix of its own; that of a vocabulary would take gigabytes."""
 
 
 @implements(GRADIENT_GRAM)
@@ -27,6 +31,8 @@ class GradientGram(Statistic):
         ICML 2015, arXiv:1503.05671.
     """
 
+    widest: int = Field(default=WIDEST, gt=0, description="layers with more outputs are left out")
+
     def collect(self, model: nn.Module, batches: Iterable[Batch]) -> Mapping[str, Tensor]:
         """Name of a linear weight in the trunk's state dict -> its matrix, `(out, out)`.
 
@@ -40,7 +46,7 @@ class GradientGram(Statistic):
         device, seen = next(model.parameters()).device, 0
         for path, module in trunk.named_modules():
             name = f"{path}.weight".lstrip(".")
-            if isinstance(module, nn.Linear) and name in stored:
+            if isinstance(module, nn.Linear) and name in stored and module.out_features <= self.widest:
                 handles.append(module.register_forward_hook(partial(_watch, sums, name)))
         try:
             with frozen([model]):

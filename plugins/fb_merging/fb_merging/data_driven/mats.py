@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from fb_merging.data_driven.gradient_gram import WIDEST
 from fb_merging.data_driven.matching import statistic_of
 from fb_merging.data_driven.records import MATS
 from fb_merging.operations.combine import mean
@@ -29,7 +30,8 @@ class Mats(TensorMethod):
         Conjugate gradients start from the simple average and make `iterations` steps, or fewer if the
         residual is as small as rounding. With `fisher="gram"` all $B_t$ are the identity: the equation of
         RegMean without shrinking.
-        All other tensors are averaged.
+        All other tensors are averaged, and with `fisher="kfac"` layers with over `widest` outputs, those of a
+        vocabulary for instance: $B_t$ takes the square of that number.
         The paper chooses the start and the number of steps by validation; the authors' code shrinks
         off-diagonals like RegMean if asked to.
 
@@ -45,29 +47,39 @@ class Mats(TensorMethod):
     split: Literal["train", "validation", "test"] = Field(
         default="train", description="split the samples come from; test only if the run is transductive"
     )
+    widest: int = Field(default=WIDEST, gt=0, description="layers with more outputs are averaged (kfac)")
 
     @property
     def capabilities(self) -> Capabilities:
         """The record's; inputs alone need one statistic."""
         declared = self.record.capabilities
-        return declared if self.fisher == "kfac" else dataclasses.replace(declared, statistics=("gram",))
+        return declared if self._kfac else dataclasses.replace(declared, statistics=("gram",))
 
     def statistics(self) -> Mapping[str, Mapping[str, Any]]:
-        return {name: {"samples": self.samples, "split": self.split} for name in self.capabilities.statistics}
+        each = {name: {"samples": self.samples, "split": self.split} for name in self.capabilities.statistics}
+        return (
+            {**each, "gradient_gram": {**each["gradient_gram"], "widest": self.widest}}
+            if self._kfac
+            else each
+        )
 
     def scratch(self, name: str, shape: tuple[int, ...], models: int) -> float:
-        if len(shape) != 2 or 0 in shape:
+        if len(shape) != 2 or 0 in shape or (self._kfac and shape[0] > self.widest):
             return 2 * models + 5
         # Statistics of inputs and of outputs are square, and can be larger than the weight.
         m, n = shape
-        return super().scratch(name, shape, models) * max(1.0, max(m / n, n / m))
+        return super().scratch(name, shape, models) * max(1.0, n / m, m / n if self._kfac else 0.0)
+
+    @property
+    def _kfac(self) -> bool:
+        return self.fisher == "kfac"
 
     def merge(self, group: TensorGroup) -> Tensor:
         average = mean(group.models)
         size = group.shape if len(group.shape) == 2 else (None, None)
         inputs = statistic_of(group, "mats", "gram", (size[1], size[1]))
         outputs = []
-        if self.fisher == "kfac":
+        if self._kfac:
             outputs = statistic_of(group, "mats", "gradient_gram", (size[0], size[0]))
             if not outputs:
                 return average
