@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -49,6 +49,24 @@ def tensors_inside(pool: ModelPool, patterns: Sequence[str]) -> dict[str, Tensor
         for key in checkpoint
         if pool.merges(key) and any(fnmatchcase(owner, each) for owner in _owners(key) for each in patterns)
     }
+
+
+def input_widths(inside: Mapping[str, TensorInfo], patterns: Sequence[str]) -> dict[str, int]:
+    """Module whose name fits a pattern -> size of its input, from the headers of the tensors inside.
+
+    Headers do not tell which layer comes first: it is taken to be the one with the narrowest input.
+    """
+    widths: dict[str, int] = {}
+    for key, info in inside.items():
+        if len(info.shape) != 2 or not key.endswith(".weight"):
+            continue
+        module = next(each for each in _owners(key) if any(fnmatchcase(each, one) for one in patterns))
+        bias = inside.get(f"{key.removesuffix('weight')}bias")
+        rows, columns = info.shape
+        # GPT-2's layers hold their weights transposed.
+        width = rows if bias is not None and bias.shape == (columns,) else columns
+        widths[module] = min(width, widths.get(module, width))
+    return widths
 
 
 def _owners(key: str) -> list[str]:

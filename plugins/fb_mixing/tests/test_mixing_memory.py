@@ -18,6 +18,9 @@ from fusionbench_core.engine.plan import make_plan
 N = 640 * 640
 """Entries of a matrix. There are six of them in feed-forward modules, and two others."""
 
+R = 640 * 640 + 640 + 2 * 640 + 2
+"""Entries of a router of two layers for two models. There are three feed-forward modules."""
+
 
 def pool() -> ModelPool:
     """A base and two models; nothing of them is read."""
@@ -29,17 +32,18 @@ def pool() -> ModelPool:
 
 STILL = {"steps": 0}
 METHODS = [
-    # The base, two updates, and the layers that are replaced.
-    (WeightEnsemblingMoE(**STILL), 8 * N + 12 * N + 6 * N),
-    # While it learns, the weights of a batch instead of these.
-    (WeightEnsemblingMoE(batch_size=4), 8 * N + 12 * N + 24 * N),
+    # The base, two updates, the routers; and the layers that are replaced, with the updates of one of them.
+    (WeightEnsemblingMoE(**STILL), 8 * N + 12 * N + 3 * R + 6 * N + 4 * N),
+    # While it learns, the weights of a batch instead of these, gradients of one layer's, and the routers'.
+    (WeightEnsemblingMoE(batch_size=4), 8 * N + 12 * N + 3 * R + 4 * (6 + 3) * N + 5 * 3 * R),
     # A value and a position for a tenth of the entries; and what finding them takes.
-    (EfficientWeightEnsemblingMoE(**STILL), 8 * N + 12 * N // 5 + 6 * N + 8 * N),
-    (RankOneMoE(rank=4, **STILL), 8 * N + 2 * 6 * 4 * 1280 + 6 * N),
+    (EfficientWeightEnsemblingMoE(**STILL), 8 * N + 12 * N // 5 + R + 6 * N + 4 * N + 8 * N),
+    # Routers of one layer; and what a decomposition takes.
+    (RankOneMoE(rank=4, **STILL), 8 * N + 2 * 6 * 4 * 1280 + 3 * 8 * 641 + 6 * N + 4 * N + 8 * N),
     (DataAdaptiveWeightEnsembling(**STILL), 8 * N * (1 + 2 + 1)),
     (DataAdaptiveWeightEnsembling(batch_size=3), 8 * N * (1 + 2 + 6)),
     (MixtralMerging(), 8 * N + 6 * N),
-    (SmileUpscaling(k=16, gate_k=4), 8 * N + 8 * N + 2 * 8 * (16 * 1280 + 4 * 640 + 640) + 4 * N),
+    (SmileUpscaling(k=16, gate_k=4), 8 * N + 8 * N + 2 * 8 * (16 * 1280 + 4 * 640 + 640) + 2 * N),
     (ModelRecombination(), 8 * N),
 ]
 

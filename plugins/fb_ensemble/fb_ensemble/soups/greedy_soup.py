@@ -68,6 +68,8 @@ class GreedySoup(MemberMethod):
             found = self._scores(job, soup)[0]["soup"].accuracy
             if found >= accuracy:
                 chosen, accuracy, state = [*chosen, name], found, trial
+            # The next soup is made before these names stand for others.
+            del trial, soup
             job.progress(step, len(others), f"accuracy {accuracy:.4f} with {', '.join(chosen)}")
         return Fused.weights(
             state,

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fb_merging.learned.coefficients import Coefficients
-from fb_merging.learned.learned_method import loss_curve
+from fb_merging.learned.learned_method import held, loss_curve
 from fb_merging.learned.parameters import ParameterSpace
 from fb_merging.learned.records import FW_MERGING
 from fusionbench_core import (
@@ -18,6 +18,7 @@ from fusionbench_core import (
     Fused,
     FusionJob,
     ModelMethod,
+    ModelPool,
     TaskModels,
     Training,
     frozen,
@@ -80,6 +81,10 @@ class FwMerging(ModelMethod):
         """A few steps show all there is to check."""
         return {"variant": "soft", "iterations": 2, "samples": 8, "steps": 3, "learning_rate": 0.01}
 
+    def memory(self, pool: ModelPool) -> int:
+        """The models, and a gradient of each; in the soft variant also their task vectors."""
+        return held(pool, (2, 4.5) if self.variant == "hard" else (3, 4.5))
+
     def fuse(self, job: FusionJob) -> Fused:
         trunk = job.pool.module().to(job.fabric.device)
         space = ParameterSpace.of(job.pool, trunk, job.fabric.device)
@@ -97,7 +102,6 @@ class _FrankWolfe:
 
     def __init__(self, method: FwMerging, job: FusionJob, trunk: nn.Module, space: ParameterSpace) -> None:
         self._method, self._job = method, job
-        self._experts = {name: vectors + space.base[name] for name, vectors in space.vectors.items()}
         self._labelled = TaskModels(
             job, "fw_merging", trunk, split=method.split, batch_size=method.batch_size, labelled=True
         )
@@ -108,6 +112,8 @@ class _FrankWolfe:
         coefficients = torch.full((len(job.pool), 1), start)
         merged = space.merged(coefficients.to(job.fabric.device))
         self.merged = {name: value.detach() for name, value in merged.items()}
+        # In the place of the task vectors, which nobody asks for any more.
+        self._experts = {name: vectors.add_(space.base[name]) for name, vectors in space.vectors.items()}
         self.losses: list[float] = []
         self._counts = torch.zeros(method.iterations, len(job.pool))
         self._moved = 0
@@ -200,7 +206,7 @@ class _FrankWolfe:
         rounds = -(-method.samples // method.batch_size)
         found, total = [], torch.zeros((), dtype=torch.float64)
         leaves = [
-            {name: value.clone().requires_grad_() for name, value in self.merged.items()}
+            {name: value.detach().requires_grad_() for name, value in self.merged.items()}
             for _ in models.tasks
         ]
         for _ in range(rounds):

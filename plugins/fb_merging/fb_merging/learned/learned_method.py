@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from fusionbench_core import (
     Fused,
     FusionJob,
     ModelMethod,
+    ModelPool,
     TaskModels,
     Training,
     curve,
@@ -37,6 +38,15 @@ class LearnedMethod(ModelMethod):
     split: Literal["train", "validation", "test"] = Field(
         default="validation", description="split that is adapted on; test only if the run is transductive"
     )
+
+    copies: ClassVar[tuple[float, float]] = (1, 3.5)
+    """What is held at most, in copies of a live model: for each model of the pool, and besides.
+
+    By default a task vector each; the base, the merged parameters and their gradients.
+    """
+
+    def memory(self, pool: ModelPool) -> int:
+        return held(pool, self.copies)
 
     @classmethod
     def example(cls, models: Sequence[str]) -> Mapping[str, Any]:
@@ -98,6 +108,12 @@ class LearnedMethod(ModelMethod):
             batch_size=self.batch_size,
             labelled="labels" in self.capabilities.tasks,
         )
+
+
+def held(pool: ModelPool, copies: tuple[float, float]) -> int:
+    """Bytes of so many copies of a live model, for each model of the pool and besides."""
+    each, besides = copies
+    return round(pool.live_bytes() * (each * len(pool) + besides))
 
 
 def loss_curve(losses: Mapping[str, Sequence[float]], name: str) -> dict[str, Any]:

@@ -47,7 +47,10 @@ class ParameterSpace:
             if not names:
                 continue
             empty = False
-            base = _read(pool, None, names[0]).to(device)
+            base, parameter = _read(pool, None, names[0]).to(device), trunk.get_parameter(name)
+            if base.dtype == parameter.dtype:
+                # The same values, held once: whatever is computed replaces the trunk's own.
+                parameter.data = base
             deltas = [_read(pool, model, names[0]).to(device) - base for model in pool]
             if any(delta.any() for delta in deltas):
                 space.base[name], space.vectors[name] = base, torch.stack(deltas)

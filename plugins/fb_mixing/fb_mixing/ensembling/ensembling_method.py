@@ -20,18 +20,22 @@ from fb_mixing.ensembling.learned_router import (
     normal_rows,
     router_parameters,
 )
-from fb_mixing.ensembling.router import Router
-from fb_mixing.modules import FEED_FORWARD, count, dotted, matching, tensors_inside
+from fb_mixing.ensembling.router import Router, router_entries
+from fb_mixing.modules import FEED_FORWARD, count, dotted, input_widths, matching, tensors_inside
 from fb_mixing.pooled import merge_into, task_tensor
 from fusionbench_core import (
     Fused,
     FusionJob,
     ModelPool,
     TaskModels,
+    TensorInfo,
     UnsupportedArchitecture,
     curve,
     frozen,
 )
+
+_LEARNING = 5
+"""What learning takes, in copies of the routers: their values in fp32, two gradients, two moments of Adam."""
 
 
 class EnsemblingMethod(LearnedRouterMethod):
@@ -85,12 +89,28 @@ class EnsemblingMethod(LearnedRouterMethod):
         return 4 * math.prod(shape) * models
 
     def memory(self, pool: ModelPool) -> int:
-        """The base, the updates, and the layers they replace or, while routers learn, a batch's weights."""
-        found = tensors_inside(pool, self.modules).values()
-        updates = sum(self.update_bytes(info.shape, len(pool)) for info in found if len(info.shape) < 3)
-        entries = sum(info.numel for info in found)
-        samples = self.sample_bytes(entries) * self.batch_size * bool(self.steps)
-        return pool.live_bytes() + updates + max(4 * entries, samples)
+        """The base, the updates and routers, and the most of what is there in turn.
+
+        First the layers that are replaced and the updates of one of them; then, while routers learn, the
+        weights of a batch with the gradients of one layer's, and the routers' gradients and moments.
+        """
+        inside = tensors_inside(pool, self.modules)
+        matrices = [each.shape for each in inside.values() if len(each.shape) < 3]
+        updates = sum(self.update_bytes(shape, len(pool)) for shape in matrices)
+        entries = sum(each.numel for each in inside.values())
+        largest = max((each.numel for each in inside.values()), default=0)
+        routers = self._router_bytes(pool, inside)
+        filling = 4 * (entries + (len(pool) + 2) * largest)
+        samples = (self.sample_bytes(entries) + 3 * self.sample_bytes(largest)) * self.batch_size
+        learning = samples + _LEARNING * routers
+        return pool.live_bytes() + updates + routers + max(filling, learning if self.steps else 0)
+
+    def _router_bytes(self, pool: ModelPool, inside: Mapping[str, TensorInfo]) -> int:
+        try:
+            shapes = self.router_shapes(input_widths(inside, self.modules), len(pool))
+        except UnsupportedArchitecture:
+            return 0  # Headers do not tell all; if it is so, fusing says it.
+        return 4 * sum(router_entries(**shape) for shape in shapes.values())
 
     def sample_bytes(self, entries: int) -> int:
         """Bytes of the weights of one sample, of as many entries in all its mixtures."""

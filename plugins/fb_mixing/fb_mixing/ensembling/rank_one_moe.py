@@ -12,8 +12,9 @@ from torch import Tensor
 from fb_mixing.ensembling.ensembling_method import EnsemblingMethod
 from fb_mixing.ensembling.layers import EnsembledLinear
 from fb_mixing.ensembling.records import RANK_ONE_MOE
+from fb_mixing.modules import tensors_inside
 from fb_mixing.smile.decomposition import decompose
-from fusionbench_core import implements
+from fusionbench_core import ModelPool, implements
 
 
 @implements(RANK_ONE_MOE)
@@ -43,6 +44,11 @@ class RankOneMoE(EnsemblingMethod):
 
     def update_bytes(self, shape: tuple[int, ...], models: int) -> int:
         return 4 * self.rank * sum(shape) * models if len(shape) > 1 else 0
+
+    def memory(self, pool: ModelPool) -> int:
+        """As ever, and the decomposition of the largest update: LAPACK takes four copies to work in."""
+        found = tensors_inside(pool, self.modules).values()
+        return super().memory(pool) + 32 * max((info.numel for info in found), default=0)
 
     def sample_bytes(self, entries: int) -> int:
         return 0

@@ -9,6 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def router_entries(in_features: int, coefficients: int, *, layers: int, hidden: int) -> int:
+    """How many parameters a :class:`Router` with these arguments has."""
+    if layers == 2:
+        return coefficients * (hidden + 1) + hidden * (in_features + 1)
+    return coefficients * (in_features * layers + 1)
+
+
 class Router(nn.Module):
     r"""Coefficients of a sample: those of its tokens, averaged.
 

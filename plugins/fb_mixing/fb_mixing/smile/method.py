@@ -28,6 +28,9 @@ from fusionbench_core import (
     implements,
 )
 
+_DECOMPOSING = 10
+"""What the decomposition of an update takes, in copies of it: also the update, its layer and the new one."""
+
 
 @implements(SMILE_UPSCALING)
 class SmileUpscaling(ModelMethod):
@@ -96,17 +99,17 @@ class SmileUpscaling(ModelMethod):
             )
 
     def memory(self, pool: ModelPool) -> int:
-        """The base, its linear layers until all are replaced, the experts as they are stored, and the
-        decomposition of the largest update.
+        """The base, the experts as they are stored, and the decomposition of the largest update.
 
-        Of matrices whose names tell that they are no linear layers, none is counted.
+        LAPACK takes a matrix apart in a copy of it, with four more to work in; the result is two. Of
+        matrices whose names tell that they are no linear layers, none is counted.
         """
         checkpoint = pool.checkpoint()
         keys = (key for key in checkpoint if pool.merges(key) and "embed" not in key)
         shapes = [info.shape for info in map(checkpoint.info, keys) if len(info.shape) == 2]
         experts = len(pool) * sum(self._expert_entries(*shape) for shape in shapes)
         sizes = [math.prod(shape) for shape in shapes]
-        return pool.live_bytes() + 4 * (experts + sum(sizes) + 4 * max(sizes, default=0))
+        return pool.live_bytes() + 4 * (experts + _DECOMPOSING * max(sizes, default=0))
 
     def _expert_entries(self, rows: int, columns: int) -> int:
         factors = self.k * (rows + columns)
@@ -118,16 +121,17 @@ class SmileUpscaling(ModelMethod):
         module = job.pool.module()
         base_parameters = active = count(module)
         layers, tied = linear_layers(module, job.pool)
-        shapes: dict[str, dict[str, Any]] = {}
-        for done, (name, linear) in enumerate(layers.items()):
-            job.progress(done, len(layers), name)
+        names, shapes = list(layers), dict[str, dict[str, Any]]()
+        for done, name in enumerate(names):
+            job.progress(done, len(names), name)
+            linear = layers.pop(name)  # The last to hold it once it is replaced.
             if not is_trained(linear, name, job.pool):
                 continue
             shapes[name] = self._shape(linear, len(job.pool))
             mixture = self._mixture(linear, name, job.pool, shapes[name])
             active += mixture.active_parameters - count(linear)
             module = put_module(module, name, mixture)
-        job.progress(len(layers), len(layers))
+        job.progress(len(names), len(names))
         if self.average_experts:
             merge_into(module, job.pool, leave=shapes)
         keep_forward(module)
@@ -140,7 +144,7 @@ class SmileUpscaling(ModelMethod):
                 "base_parameters": base_parameters,
                 "active_parameters": active,
                 "mixtures": len(shapes),
-                "untrained_layers": sorted(layers.keys() - shapes.keys()),
+                "untrained_layers": sorted(set(names) - shapes.keys()),
                 "tied_layers": tied,
             },
         )
