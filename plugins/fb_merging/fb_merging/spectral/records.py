@@ -27,7 +27,11 @@ TSV_MERGING = MethodRecord(
     summary="keep the leading singular vectors of each task, made orthogonal across tasks",
     tags=_TAGS,
     capabilities=Capabilities(
-        base="required", locality="tensor", scratch=(2, 24), laws=TASK_VECTOR_LAWS | {Law.SINGLE}
+        base="required",
+        locality="tensor",
+        scratch=(2, 24),
+        device="any",
+        laws=TASK_VECTOR_LAWS | {Law.SINGLE},
     ),
     paper=Paper(
         title="Task Singular Vectors: Reducing Task Interference in Model Merging",
@@ -43,7 +47,7 @@ ISO_C = MethodRecord(
     target="fb_merging.spectral.iso_c:IsoC",
     summary="the sum of all task matrices, with all its singular values made equal",
     tags=_TAGS,
-    capabilities=dataclasses.replace(_SPECTRAL, scratch=(1, 19)),
+    capabilities=dataclasses.replace(_SPECTRAL, scratch=(1, 19), device="any"),
     paper=_ISOTROPIC,
 )
 
@@ -52,7 +56,7 @@ ISO_CTS = MethodRecord(
     target="fb_merging.spectral.iso_cts:IsoCts",
     summary="isotropic merging of the tasks' common directions and of each task's own",
     tags=_TAGS,
-    capabilities=dataclasses.replace(_SPECTRAL, scratch=(1, 26)),
+    capabilities=dataclasses.replace(_SPECTRAL, scratch=(1, 26), device="any"),
     paper=_ISOTROPIC,
 )
 
