@@ -47,6 +47,7 @@ def page(record: Any, registry: Registry) -> str:
         ("needs", _needs(capabilities)),
         ("gives", _OUTPUT[capabilities.output]),
         ("reading passes", f"{_cost(capabilities)}, by {capabilities.locality}"),
+        *([("devices", "any: `engine.device`")] if capabilities.device == "any" else []),
         ("trains", "yes, by gradient descent" if capabilities.trains else "no"),
         ("random", "yes: depends on `seed`" if capabilities.random else "no"),
         ("order of the models", "matters" if capabilities.ordered else "does not matter"),

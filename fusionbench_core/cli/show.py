@@ -190,6 +190,7 @@ def _cost(capabilities: dict[str, Any]) -> str:
     words = [f"{passes} reading pass{'es' if passes > 1 else ''}", f"by {capabilities['locality']}"]
     words += ["gradient descent"] if capabilities["trains"] else []
     words += ["random"] if capabilities["random"] else []
+    words += ["on any device"] if capabilities["device"] == "any" else []
     return ", ".join(words)
 
 
