@@ -31,7 +31,7 @@ PowerIterations = Annotated[
 ]
 
 
-_CONDITION = 1e4
+_CONDITION = 3e4
 """Condition number up to which a Gram matrix in fp64 gives results that are good in fp32."""
 
 
@@ -218,7 +218,7 @@ def polar_parts(matrix: Tensor) -> tuple[list[Tensor], Tensor]:
 
     From the eigenvalues of the smaller Gram matrix, $(A A^\top)^{-1/2} A$, which takes half to a quarter of
     the time of a singular value decomposition. The errors grow with the square of the condition number: above
-    $10^4$ they would exceed the rounding of a result in fp32, and the matrix is decomposed.
+    $3 \cdot 10^4$ they would exceed the rounding of a result in fp32, and the matrix is decomposed.
 
     Args:
         matrix: `(m, n)`.
