@@ -28,6 +28,8 @@ def summary_lines(report: Report) -> list[Cells]:
         ("± 95 %", [spread(row.interval).lstrip("±") for row in rows]),
         ("of individual", [percent(row.normalized) for row in rows[:-1]] + [_normalized(report)]),
     ]
+    if all(row.fused is None for row in rows):
+        columns.append(("loss (nats)", ["–" if row.loss is None else f"{row.loss:.3f}" for row in rows]))
     kept = [(title, cells) for title, cells in columns if any(cell != percent(None) for cell in cells)]
     return [tuple(title for title, _ in kept), *zip(*(cells for _, cells in kept))]
 

@@ -183,8 +183,9 @@ class Runner:
     def _evaluated(self, result: TaskResult, cached: bool) -> None:
         self.run.results[result.task] = result
         self._observers.notify("fb_task_evaluated", run=self.run, result=result)
-        accuracy = result.metrics.get("accuracy")
-        self._console.line(f"{result.task} {accuracy:.3f}" if accuracy is not None else result.task)
+        accuracy, loss = result.metrics.get("accuracy"), result.metrics.get("loss")
+        value = f" {accuracy:.3f}" if accuracy is not None else "" if loss is None else f" loss {loss:.3f}"
+        self._console.line(f"{result.task}{value}")
 
     def _measure_baselines(self) -> None:
         """Measure the base on every task, every expert on its own, and other baselines on every task."""

@@ -26,7 +26,7 @@ class Batch:
 
     Attributes:
         inputs: Keyword arguments of the task model: name -> tensor with leading dimension n.
-        labels: `(n,)` or None.
+        labels: `(n,)`, of sequences `(n, positions)`, or None.
         indices: `(n,)`: positions of the samples in their split.
     """
 
@@ -112,7 +112,7 @@ class Task(BaseModel):
     @abstractmethod
     def attach(self, trunk: nn.Module) -> nn.Module:
         """`trunk` with this task's head: a module whose forward takes a batch's inputs and gives
-        logits `(n, classes)`. The trunk stays reachable as attribute `trunk` and is not copied.
+        logits `(n, classes)`, or `(n, positions, classes)`. The trunk stays reachable as attribute `trunk` and is not copied.
         """
 
     @abstractmethod

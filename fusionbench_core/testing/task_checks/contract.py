@@ -108,7 +108,7 @@ def _places(task: Task, split: Any, **options: Any) -> list[int]:
 
 @check("FT-110")
 def labels_only_when_asked(subject: TaskSubject) -> None:
-    """Unlabelled batches carry no labels, and labelled ones one class index a sample.
+    """Unlabelled batches carry no labels, and labelled ones class indices for every sample.
 
     Methods that adapt without labels would cheat without knowing.
 
@@ -125,8 +125,8 @@ def labels_only_when_asked(subject: TaskSubject) -> None:
     for labelled, bare in pairs:
         if bare.labels is not None:
             raise Violation("unlabelled batches carry labels")
-        if labelled.labels is None or labelled.labels.shape != (len(labelled),):
-            raise Violation("labelled batches do not carry one label a sample")
+        if labelled.labels is None or labelled.labels.shape[:1] != (len(labelled),):
+            raise Violation("labelled batches do not carry labels of every sample")
         classes = len(task.card().labels)
         if int(labelled.labels.min()) < 0 or (classes and int(labelled.labels.max()) >= classes):
             raise Violation("a label is none of the classes", measured=labelled.labels.max(), bound=classes)

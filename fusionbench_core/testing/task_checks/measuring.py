@@ -108,7 +108,7 @@ def known_models_score_as_they_must(subject: TaskSubject) -> None:
     if not {"batches", "labels", "logits"} <= set(subject.record.provides):
         return
     batches = list(task.batches("test", labelled=True))
-    labels = torch.cat([batch.labels for batch in batches if batch.labels is not None])
+    labels = torch.cat([batch.labels.flatten() for batch in batches if batch.labels is not None])
     classes = max(len(task.card().labels), int(labels.max()) + 1)
 
     def score(answer: Callable[[torch.Tensor], torch.Tensor]) -> TaskResult:
@@ -121,7 +121,7 @@ def known_models_score_as_they_must(subject: TaskSubject) -> None:
     wanted = {name: metric.perfect for name, metric in described.items()}
     require_close(right.metrics, wanted, "a model that is always right does not score as declared")
     constant = score(lambda labels: sure_of(torch.zeros_like(labels))).metrics
-    even = score(lambda labels: torch.zeros(len(labels), classes)).metrics
+    even = score(lambda labels: torch.zeros(*labels.shape, classes)).metrics
     share = float((labels == 0).double().mean())
     facts = (
         ("accuracy", constant, share, "a model that always says class 0 does not score that class's share"),

@@ -48,6 +48,14 @@ TASKS = (
         provides=("evaluate", "batches", "labels", "logits", "loss"),
         metrics=("accuracy", "loss"),
     ),
+    TaskRecord(
+        name="language_modelling",
+        target="fb_nlp_tasks.tasks.language_modelling:LanguageModelling",
+        summary="Next-token prediction on running text, for causal language models: loss and perplexity",
+        tags=("text", "llm"),
+        provides=("evaluate", "batches", "labels", "logits", "loss"),
+        metrics=("loss", "perplexity"),
+    ),
 )
 
 

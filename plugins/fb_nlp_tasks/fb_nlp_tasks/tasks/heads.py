@@ -98,3 +98,26 @@ def token_states(output: Any) -> Tensor:
             fix="use source text_encoder, or another `head`: expert, model",
         )
     return output
+
+
+class NextTokens(nn.Module):
+    """What a causal language model says of the next token, at every token but the last.
+
+    Args:
+        trunk: A transformers model with a language-modelling head.
+    """
+
+    def __init__(self, trunk: nn.Module) -> None:
+        super().__init__()
+        self.trunk = trunk
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Logits `(n, length - 1, vocabulary)` of token ids `(n, length)`, none of them padding."""
+        output = self.trunk(input_ids=input_ids, use_cache=False)
+        logits = getattr(output, "logits", None)
+        if logits is None or logits.shape[:-1] != input_ids.shape:
+            raise TaskError(
+                f"{type(self.trunk).__name__} gives no logits of the next tokens",
+                fix="read the models by `source: causal_lm`",
+            )
+        return logits[:, :-1]

@@ -1,4 +1,4 @@
-"""Texts through the `datasets` library: hub ids, and local CSV, JSON and Parquet files."""
+"""Texts through the `datasets` library: hub ids, and local text, CSV, JSON and Parquet files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from fb_nlp_tasks.tasks.texts import TextData, from_columns
 from fusionbench_core import ConfigError, CorruptFile, NotFound, Offline
 
-_BUILDERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".parquet": "parquet"}
+_BUILDERS = {".txt": "text", ".csv": "csv", ".tsv": "csv", ".json": "json", ".parquet": "parquet"}
 
 
 def read_datasets(
@@ -43,16 +43,43 @@ def read_datasets(
     names: Sequence[str] = labels or ()
     for split, theirs in splits.items():
         table = _load(dataset, file, theirs, subset, revision)
-        for column in (text_column, label_column):
-            if column not in table.column_names:
-                raise ConfigError(
-                    f"data set {dataset!r} has no column {column!r}",
-                    why=f"its columns are {', '.join(table.column_names)}",
-                    fix="give `text_column` and `label_column`",
-                )
+        _check_columns(table, dataset, text_column=text_column, label_column=label_column)
         names = names or getattr(table.features[label_column], "names", None) or ()
         columns[split] = (table[text_column][:], table[label_column][:])
     return from_columns(columns, names)
+
+
+def read_texts(
+    dataset: str,
+    file: Path | None,
+    *,
+    text_column: str,
+    splits: Mapping[str, str],
+    subset: str | None = None,
+    revision: str | None = None,
+) -> dict[str, list[str]]:
+    """The same without labels: split -> texts.
+
+    Raises:
+        NotFound, Offline, CorruptFile: if it cannot be loaded.
+        ConfigError: if the column is missing.
+    """
+    found = {}
+    for split, theirs in splits.items():
+        table = _load(dataset, file, theirs, subset, revision)
+        _check_columns(table, dataset, text_column=text_column)
+        found[split] = list(table[text_column][:])
+    return found
+
+
+def _check_columns(table: Any, dataset: str, **columns: str) -> None:
+    for column in columns.values():
+        if column not in table.column_names:
+            raise ConfigError(
+                f"data set {dataset!r} has no column {column!r}",
+                why=f"its columns are {', '.join(table.column_names)}",
+                fix=f"give {' and '.join(f'`{name}`' for name in columns)}",
+            )
 
 
 def _load(dataset: str, file: Path | None, split: str, subset: str | None, revision: str | None) -> Any:

@@ -88,7 +88,7 @@ def read_jsonl(file: Path, labels: Sequence[str] | None = None) -> TextData:
     Raises:
         CorruptFile: if a line is malformed, or a label is none of the classes.
     """
-    card = _read_card(file)
+    card = read_card(file)
     names = tuple(labels or card.get("labels") or ())
     index = {name: number for number, name in enumerate(names)}
     texts: dict[str, list[str]] = {}
@@ -111,6 +111,25 @@ def read_jsonl(file: Path, labels: Sequence[str] | None = None) -> TextData:
         texts.setdefault(split, []).append(text)
         classes.setdefault(split, []).append(label)
     return TextData({split: TextSplit(texts[split], classes[split]) for split in texts}, names, card)
+
+
+def read_running(file: Path, column: str = "text") -> dict[str, list[str]]:
+    """Read lines `{"split": …, "text": …}`, gzipped or not; labels are not looked at. Split -> texts.
+
+    Raises:
+        CorruptFile: if a line is malformed.
+    """
+    texts: dict[str, list[str]] = {}
+    for number, record in _records(file):
+        split, text = (record.get(key) for key in ("split", column)) if isinstance(record, dict) else (0, 0)
+        if split not in SPLITS or not isinstance(text, str):
+            raise CorruptFile(
+                f"line {number} is no text of a split",
+                file=file,
+                fix=f'write lines like {{"split": "test", "{column}": "…"}}',
+            )
+        texts.setdefault(split, []).append(text)
+    return texts
 
 
 def from_columns(
@@ -158,7 +177,12 @@ def _records(file: Path) -> Iterator[tuple[int, Any]]:
         raise CorruptFile("the data file cannot be read", file=file, why=str(error)) from error
 
 
-def _read_card(file: Path) -> dict[str, Any]:
+def read_card(file: Path) -> dict[str, Any]:
+    """The facts in the .json file beside a .jsonl file; empty without one.
+
+    Raises:
+        CorruptFile: if it is not valid JSON.
+    """
     stem = file.name.removesuffix(".gz").removesuffix(".jsonl")
     card = file.with_name(f"{stem}.json")
     if not card.is_file():
