@@ -32,6 +32,7 @@ METHODS: dict[str, tuple[str, dict[str, object], bool]] = {
     "della": ("della", {"density": 0.5, "epsilon": 0.1, "scaling_factor": 1.0}, True),
     "iso_c": ("iso_c", {"scaling_factor": 1.0}, True),
     "tsv_merging": ("tsv_merging", {"scaling_factor": 1.0}, True),
+    "iso_cts": ("iso_cts", {"scaling_factor": 1.0}, True),
     "breadcrumbs": ("breadcrumbs", {"density": 0.2, "gamma": 0.01, "scaling_factor": 1.0}, True),
 }
 """Name in the tables -> method, parameters, and whether the base is read."""

@@ -32,6 +32,12 @@ elif name == "iso_c":
     from fusion_bench.method.isotropic_merging import IsotropicMergingInCommonSubspace
 
     method = IsotropicMergingInCommonSubspace(scaling_factor=1.0, exclude_keys=[])
+elif name == "iso_cts":
+    from fusion_bench.method.isotropic_merging import IsotropicMergingInCommonAndTaskSubspace
+
+    method = IsotropicMergingInCommonAndTaskSubspace(
+        scaling_factor=1.0, common_space_fraction=0.8, exclude_keys=[]
+    )
 elif name == "tsv_merging":
     from fusion_bench.method.task_singular_vector import TaskSingularVectorMerging
 
@@ -131,7 +137,7 @@ def _fusion_bench(python: Path, method: str, models: Models, output: Path) -> li
 
 KNOWN = {
     "mergekit 0.1.5": ("average", "task_arithmetic", "ties", "dare_ties", "della", "breadcrumbs"),
-    "fusion_bench 0.2.33": ("average", "task_arithmetic", "ties", "iso_c", "tsv_merging"),
+    "fusion_bench 0.2.33": ("average", "task_arithmetic", "ties", "iso_c", "iso_cts", "tsv_merging"),
 }
 """Peer -> the methods that it is measured with."""
 
