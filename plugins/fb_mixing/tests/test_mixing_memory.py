@@ -42,7 +42,7 @@ METHODS = [
     (RankOneMoE(rank=4, **STILL), 8 * N + 2 * 6 * 4 * 1280 + 3 * 8 * 641 + 6 * N + 4 * N + 8 * N),
     (DataAdaptiveWeightEnsembling(**STILL), 8 * N * (1 + 2 + 1)),
     (DataAdaptiveWeightEnsembling(batch_size=3), 8 * N * (1 + 2 + 6)),
-    (MixtralMerging(), 8 * N + 6 * N),
+    (MixtralMerging(), 8 * N + 6 * N + 6 * N),
     (SmileUpscaling(k=16, gate_k=4), 8 * N + 8 * N + 2 * 8 * (16 * 1280 + 4 * 640 + 640) + 2 * N),
     (ModelRecombination(), 8 * N),
 ]

@@ -42,6 +42,8 @@ class AdaRank(LearnedMethod):
         Lee et al., AdaRank: Adaptive Rank Pruning for Enhanced Model Merging, ICLR 2026, arXiv:2503.22178.
     """
 
+    copies = (3.2, 3.5)  # also the two factors of each task matrix
+
     center: Literal["base", "average"] = Field(
         default="base", description="what task matrices are differences from, and are added to"
     )

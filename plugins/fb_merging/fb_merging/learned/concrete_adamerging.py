@@ -40,6 +40,8 @@ class ConcreteAdaMerging(LearnedMethod):
         2023, arXiv:2312.06173.
     """
 
+    copies = (1, 11)  # also the mask's logits, their gradients and moments, and a sample with what led to it
+
     granularity: Granularity = "tensor"
     init_coefficient: float = Field(default=0.3, description="what all coefficients start from")
     temperature: float = Field(default=0.5, gt=0, description="T: how far from binary the samples are")

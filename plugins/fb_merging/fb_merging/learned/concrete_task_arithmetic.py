@@ -35,6 +35,8 @@ class ConcreteTaskArithmetic(LearnedMethod):
         2023, arXiv:2312.06173.
     """
 
+    copies = (1, 10)  # also the mask's logits, their gradients and moments, and a sample with what led to it
+
     scaling_factor: float = Field(default=0.3, description="λ: multiplies the masked sum of the task vectors")
     temperature: float = Field(default=0.5, gt=0, description="T: how far from binary the samples are")
     initial_logit: float = Field(default=0.0, description="ℓ at the beginning, for every entry")

@@ -40,6 +40,8 @@ class DogeAdaMerging(LearnedMethod):
         arXiv:2501.01230.
     """
 
+    copies = (3, 3.5)  # also what is kept of each, and the changed ones
+
     scaling_factor: float = Field(default=0.07, gt=0, description="η: norm of each scaled task matrix")
     density: float = Field(
         default=0.3, gt=0, le=1, description="fraction of entries kept of each task, over all matrices"

@@ -46,6 +46,8 @@ class PostDefenseAWM(LearnedMethod):
         Safety-Aware Subspace, ICLR 2025, arXiv:2410.13910.
     """
 
+    copies = (1, 11)  # also the logits of the mask, their gradients and moments, and a perturbation
+
     adversarial_weight: float = Field(default=0.01, ge=0, description="α: of the entropy under perturbation")
     perturbation_learning_rate: float = Field(
         default=1e-4, gt=0, description="learning rate of the perturbations, in the inputs' units"

@@ -59,6 +59,8 @@ class SyMerge(LearnedMethod):
         ICML 2026, arXiv:2412.19098.
     """
 
+    copies = (1.5, 4)  # also the tasks' own layers, their gradients and moments
+
     learning_rate: float = Field(default=1e-2, gt=0, description="learning rate of Adam")
     batch_size: int = Field(default=32, gt=0, description="samples a task and step, over all devices")
     layer: tuple[str, ...] = Field(

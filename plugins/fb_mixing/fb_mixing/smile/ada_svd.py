@@ -14,7 +14,17 @@ from fb_mixing.modules import dotted
 from fb_mixing.smile.linear import SmileLinear
 from fb_mixing.smile.method import SmileUpscaling
 from fb_mixing.smile.records import ADA_SVD
-from fusionbench_core import Batch, Fused, FusionJob, ModelMethod, frozen, implements, matrix, tasks_of
+from fusionbench_core import (
+    Batch,
+    Fused,
+    FusionJob,
+    ModelMethod,
+    ModelPool,
+    frozen,
+    implements,
+    matrix,
+    tasks_of,
+)
 
 
 @implements(ADA_SVD)
@@ -59,12 +69,16 @@ class AdaSvd(ModelMethod):
         """A narrow gate: the kit's models are narrow."""
         return {"gate_k": 2, "samples": 8}
 
+    def memory(self, pool: ModelPool) -> int:
+        """The mixtures whose gates are looked at, with whole updates; and what is merged of them."""
+        return self._smile(len(pool)).memory(pool) + pool.live_bytes()
+
+    def _smile(self, models: int) -> SmileUpscaling:
+        return SmileUpscaling(gate_k=self.gate_k, k=-1, top_k=models, average_experts=self.average_experts)
+
     @torch.no_grad()
     def fuse(self, job: FusionJob) -> Fused:
-        smile = SmileUpscaling(
-            gate_k=self.gate_k, k=-1, top_k=len(job.pool), average_experts=self.average_experts
-        )
-        module = smile.fuse(job).module
+        module = self._smile(len(job.pool)).fuse(job).module
         assert module is not None
         mixtures = {name: each for name, each in module.named_modules() if isinstance(each, SmileLinear)}
         weights = self._mean_weights(job, module, mixtures)
