@@ -66,12 +66,14 @@ def leading_by_gram(matrix: Tensor, rank: int) -> Triplets | None:
         found = leading_by_gram(matrix.T, rank)
         return None if found is None else (found[2].T, found[1], found[0].T)
     columns = matrix.shape[1]
-    largest = float(matrix.abs().max()) if matrix.numel() else 0.0
-    if columns < _SMALLEST or not 0 < rank < columns or not 0 < largest < math.inf:
+    if columns < _SMALLEST or not 0 < rank < columns:
+        return None
+    largest = max(abs(float(end)) for end in torch.aminmax(matrix))
+    if not 0 < largest < math.inf:
         return None
     # A power of two, so that no bit is lost, and squares neither overflow nor vanish.
     scale = 2.0 ** math.frexp(largest)[1]
-    scaled = matrix.double() / scale
+    scaled = matrix.to(torch.float64, copy=True).div_(scale)
     try:
         found = _in_single(scaled, rank) if 2 * (rank + _GUARD) < columns else None
         found = _in_double(scaled, rank) if found is None else found
