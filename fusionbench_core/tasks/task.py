@@ -112,7 +112,8 @@ class Task(BaseModel):
     @abstractmethod
     def attach(self, trunk: nn.Module) -> nn.Module:
         """`trunk` with this task's head: a module whose forward takes a batch's inputs and gives
-        logits `(n, classes)`, or `(n, positions, classes)`. The trunk stays reachable as attribute `trunk` and is not copied.
+        logits `(n, classes)`, or `(n, positions, classes)`. The trunk stays reachable as attribute `trunk`
+        and is not copied.
         """
 
     @abstractmethod
