@@ -39,18 +39,24 @@ def tokens_of(file: Path, tokenizer: Path, split: str) -> list[int]:
 def test_loss_and_perplexity_are_those_of_the_next_tokens(task, tiny, tiny_texts, tiny_encoder, kind):
     trunk = tiny(kind, "AutoModelForCausalLM")
     tokens = tokens_of(tiny_texts, tiny_encoder, "test")
-    total, count = 0.0, 0
+    losses = []
     for start in range(0, len(tokens) - LENGTH + 1, LENGTH):
-        block = tokens[start : start + LENGTH]
+        block, total = tokens[start : start + LENGTH], 0.0
         for place in range(1, LENGTH):
             with torch.no_grad():
                 logits = trunk(input_ids=torch.tensor([block[:place]])).logits[0, -1].double()
             total -= float(logits[block[place]] - logits.exp().sum().log())
-            count += 1
+        losses.append(total / (LENGTH - 1))
+    mean = sum(losses) / len(losses)
+    half = 1.96 * math.sqrt(sum((each - mean) ** 2 for each in losses) / (len(losses) - 1) / len(losses))
     result = task.evaluate(task.attach(trunk), EvalContext(batch_size=3))
     assert result.n == len(tokens) // LENGTH
-    assert result.metrics["loss"] == pytest.approx(total / count, rel=1e-5)
-    assert result.metrics["perplexity"] == pytest.approx(math.exp(total / count), rel=1e-5)
+    assert result.metrics["loss"] == pytest.approx(mean, rel=1e-5)
+    assert result.metrics["perplexity"] == pytest.approx(math.exp(mean), rel=1e-5)
+    assert result.intervals["loss"] == pytest.approx((mean - half, mean + half), rel=1e-4)
+    assert result.intervals["perplexity"] == pytest.approx(
+        (math.exp(mean - half), math.exp(mean + half)), rel=1e-4
+    )
 
 
 def test_batches_carry_the_tokens_that_follow(task, tiny_texts, tiny_encoder, tiny):

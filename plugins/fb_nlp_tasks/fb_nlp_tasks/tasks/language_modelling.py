@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -113,8 +115,9 @@ class LanguageModelling(Task):
         )
 
     def metrics(self) -> Mapping[str, Metric]:
-        perplexity = Metric(higher_is_better=False, low=1.0, high=math.inf, perfect=1.0)
-        return {**super().metrics(), "perplexity": perplexity}
+        found = super().metrics()
+        perplexity = Metric(higher_is_better=False, low=1.0, high=math.inf, perfect=1.0, interval="normal")
+        return {**found, "loss": replace(found["loss"], interval="normal"), "perplexity": perplexity}
 
     def attach(self, trunk: nn.Module) -> nn.Module:
         """A module that takes `input_ids` `(n, length)` and gives logits `(n, length - 1, vocabulary)`."""
@@ -148,7 +151,7 @@ class LanguageModelling(Task):
         return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
 
     def evaluate(self, model: nn.Module, context: EvalContext) -> TaskResult:
-        """Loss in nats a token, and perplexity.
+        """Loss in nats a token, and perplexity, each with the interval of the mean over blocks.
 
         Raises:
             TaskError: if the split is empty, or the logits hold NaN or Inf.
@@ -156,10 +159,11 @@ class LanguageModelling(Task):
         started = time.perf_counter()
         with frozen([model]), torch.no_grad():
             losses = self._losses(model, context)
-        loss = sum(losses) / len(losses)
+        loss, interval = normal_interval(losses)
         return TaskResult(
             task=self.name,
-            metrics={"loss": loss, "perplexity": math.exp(min(loss, 700.0))},
+            metrics={"loss": loss, "perplexity": _perplexity(loss)},
+            intervals={"loss": interval, "perplexity": (_perplexity(interval[0]), _perplexity(interval[1]))},
             n=len(losses),
             split=context.split,
             seconds=time.perf_counter() - started,
@@ -207,3 +211,17 @@ class LanguageModelling(Task):
             tokenizer = load_tokenizer(self.tokenizer_path)
             self._blocks[split] = blocks(tokenizer, self.texts.get(split, []), self.length)
         return self._blocks[split]
+
+
+def normal_interval(values: Sequence[float]) -> tuple[float, tuple[float, float]]:
+    r"""The mean of n values, and $\bar x \pm 1.96\,s / \sqrt n$, 95 % by the normal approximation.
+
+    Of one value nothing is known of the spread: the interval is a point.
+    """
+    mean = statistics.fmean(values)
+    half = 1.959963984540054 * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return mean, (mean - half, mean + half)
+
+
+def _perplexity(loss: float) -> float:
+    return math.exp(min(loss, 700.0))
