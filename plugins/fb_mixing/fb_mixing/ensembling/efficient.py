@@ -51,7 +51,7 @@ class EfficientWeightEnsemblingMoE(WeightEnsemblingMoE):
                 why="it looks at what each of them sees",
                 fix="narrow method.modules to modules of one width, or set method.shared_router=false",
             )
-        return {"": shape for shape in [*shapes.values()][:1]}
+        return {"": next(iter(shapes.values()))} if shapes else {}
 
     def update_bytes(self, shape: tuple[int, ...], models: int) -> int:
         whole = super().update_bytes(shape, models)
