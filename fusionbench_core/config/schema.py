@@ -58,7 +58,6 @@ class EngineConfig(Section):
     )
     device: str = Field(
         default="cpu",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
         description="where methods that factorise matrices compute: cpu, cuda, cuda:1, or auto for a GPU if "
         "there is one. All others wait for the disk, and stay on the CPU. A GPU rounds differently",
     )

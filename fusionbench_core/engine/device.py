@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from fusionbench_core.engine.options import EngineOptions
 from fusionbench_core.engine.workers import MemoryGate
-from fusionbench_core.errors import InsufficientResources
+from fusionbench_core.errors import ConfigError, InsufficientResources
 from fusionbench_core.methods.method import Method
 
 _SHARE = 0.8
@@ -91,8 +92,15 @@ def named_device(wanted: str) -> torch.device:
         wanted: `cpu`, `cuda`, `cuda:1`, or `auto`: a GPU if there is one.
 
     Raises:
+        ConfigError: if it is another word.
         InsufficientResources: if there is no such device.
     """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", wanted):
+        raise ConfigError(
+            f"{wanted!r} is no device that merging can use",
+            config="engine.device",
+            fix="use cpu, cuda, cuda:1 for the second GPU, or auto for a GPU if there is one",
+        )
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     device = torch.device("cuda" if wanted == "auto" else wanted)

@@ -93,7 +93,7 @@ def engine_options(config: EngineConfig) -> EngineOptions:
     """Engine settings with sizes and dtypes parsed; the budget is 3/4 of the free memory unless given.
 
     Raises:
-        ConfigError: if a size or a dtype is not one.
+        ConfigError: if a size, a dtype or a device is not one.
         InsufficientResources: if there is no such device.
     """
     free = available_memory()
