@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,10 +15,12 @@ from fb_merging.operations.combine import add_all, elect_and_merge
 from fb_merging.operations.magnitude import Bits, bits_inside, magnitude_bits
 from fb_merging.operations.native import (
     MERGE_FUNCTIONS,
+    Drops,
     Inside,
+    Source,
+    by_rank,
     count_inside,
     drop_at_random,
-    drop_by_rank,
     keep_largest,
     magnitudes_at,
     read_magnitudes,
@@ -31,11 +34,14 @@ from fb_merging.operations.sparsify import (
 )
 from fusionbench_core import StoredPieces
 
+ROWS, COLUMNS = 7, 286
+"""Of the tensors compared: neither they nor their rows are whole blocks."""
+
 
 def agrees(library: ctypes.CDLL) -> bool:
     """Whether all functions of `sparse.c` give torch's bits, on task vectors and on models with a base."""
     generator = torch.Generator().manual_seed(0)
-    base, *deltas = torch.randn(4, 2003, generator=generator, dtype=torch.float32)
+    base, *deltas = torch.randn(4, ROWS * COLUMNS, generator=generator, dtype=torch.float32)
     deltas[0][:500] = deltas[1][:500] = 0
     deltas[2][250:750] = -deltas[0][250:750] - deltas[1][250:750]
     models = [base + delta for delta in deltas]
@@ -48,47 +54,58 @@ def agrees(library: ctypes.CDLL) -> bool:
 def _agrees_on(
     library: ctypes.CDLL, pieces: StoredPieces, deltas: list[Tensor], base: Tensor | None = None
 ) -> bool:
+    whole = Source(pieces)
+    steps = linear_probabilities(COLUMNS, 0.5, 0.2, torch.float32)
+    ranked = by_rank(library, pieces, 1, COLUMNS, steps)
+    wanted = rank_probability(deltas[1].view(ROWS, COLUMNS), 0.5, 0.2).view(-1)
+    if ranked is None or not _same(ranked, wanted):
+        return False
+    generator = torch.Generator().manual_seed(1)
+    uniform = list(torch.rand(3, len(wanted), generator=generator, dtype=torch.float32))
+    probabilities = [0.3, wanted, 1.0]
+    kept = [drop_by_mask(*each).div_(each[2]) for each in zip(deltas, uniform, probabilities)]
+    dropped = Source(pieces, Drops(uniform, probabilities, rescale=True))
     return (
-        _counting_agrees(library, pieces, [magnitude_bits(delta) for delta in deltas])
-        and all(_dropping_agrees(library, delta) for delta in deltas)
-        and _merging_agrees(library, pieces, deltas, base)
+        all(map(_trimming_agrees, [library] * 3, deltas))
+        and all(map(_dropping_agrees, [library] * 3, deltas, uniform, probabilities))
+        and _counting_agrees(library, whole, deltas)
+        and _counting_agrees(library, dropped, kept)
+        and _merging_agrees(library, whole, deltas, base)
+        and _merging_agrees(library, dropped, kept, base)
     )
 
 
-def _counting_agrees(library: ctypes.CDLL, pieces: StoredPieces, bits: list[Bits]) -> bool:
-    read = read_magnitudes(library, pieces, 1500)
+def _counting_agrees(library: ctypes.CDLL, source: Source, deltas: Sequence[Tensor]) -> bool:
+    bits: list[Bits] = [magnitude_bits(delta) for delta in deltas]
+    read = read_magnitudes(library, source, 1500)
     if read is None or not np.array_equal(read, [each[:1500] for each in bits]):
         return False
-    places = [0, 400, 1000, 2002]
+    places = [0, 400, 1000, len(bits[0]) - 1]
     for model, each in enumerate(bits):
-        if magnitudes_at(library, pieces, model, places) != np.sort(each)[places].view(np.float32).tolist():
+        if magnitudes_at(library, source, model, places) != np.sort(each)[places].view(np.float32).tolist():
             return False
     start, stop = sorted(map(int, bits[0][1001:1003]))
     ranges = [(start, stop), (0, stop), (start, 1 << 31)]
-    counted = count_inside(library, pieces, ranges)
+    counted = count_inside(library, source, ranges)
     wanted = [bits_inside(each, *limits) for each, limits in zip(bits, ranges)]
     return counted is not None and all(map(_same_inside, counted, wanted))
 
 
-def _dropping_agrees(library: ctypes.CDLL, delta: Tensor) -> bool:
+def _trimming_agrees(library: ctypes.CDLL, delta: Tensor) -> bool:
     threshold = float(delta[1001].abs())
-    uniform = torch.rand(len(delta), generator=torch.Generator().manual_seed(1), dtype=torch.float32)
-    rows, draws = delta[:2000].view(5, 400), uniform[:2000].view(5, 400)
-    ranked = rank_probability(rows, 0.5, 0.2)
-    probabilities = linear_probabilities(400, 0.5, 0.2, torch.float32)
-    by_rank = drop_by_rank(library, rows, draws, probabilities, rescale=True)
-    return (
-        _same(keep_largest(library, delta, threshold), hardshrink_below(delta, threshold))
-        and _same(
-            drop_at_random(library, delta, uniform, 0.3, 0.3), drop_by_mask(delta, uniform, 0.3).div_(0.3)
-        )
-        and _same(by_rank, drop_by_mask(rows, draws, ranked).div_(ranked))
+    return _same(keep_largest(library, delta, threshold), hardshrink_below(delta, threshold))
+
+
+def _dropping_agrees(
+    library: ctypes.CDLL, delta: Tensor, uniform: Tensor, probability: Tensor | float
+) -> bool:
+    left = drop_by_mask(delta, uniform, probability)
+    return _same(drop_at_random(library, delta, uniform, probability, rescale=False), left) and _same(
+        drop_at_random(library, delta, uniform, probability, rescale=True), left / probability
     )
 
 
-def _merging_agrees(
-    library: ctypes.CDLL, pieces: StoredPieces, deltas: list[Tensor], base: Tensor | None
-) -> bool:
+def _merging_agrees(library: ctypes.CDLL, source: Source, deltas: list[Tensor], base: Tensor | None) -> bool:
     low = [float(delta[1001].abs()) for delta in deltas]
     high, weights = [2.0, math.inf, 1.5], [0.5, 1.0, -0.3]
     given = {"thresholds": low, "ceilings": high, "factors": weights, "weights": weights}
@@ -97,7 +114,7 @@ def _merging_agrees(
         trimmed = hardshrink_below(delta, smallest)
         weighted.append((trimmed - functional.hardshrink(trimmed, largest)) * weight)
     for merge_func in MERGE_FUNCTIONS:
-        merged = trim_and_elect(library, pieces, merge_func, **given, divisor=1.2, scale=0.4)
+        merged = trim_and_elect(library, source, merge_func, **given, divisor=1.2, scale=0.4)
         if merge_func == "all":
             wanted = add_all(weighted).div_(1.2)
         else:

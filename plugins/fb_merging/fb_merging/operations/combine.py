@@ -68,7 +68,7 @@ def merge_elected(
     if (pieces := native.pieces_of(deltas)) and (
         library := native.library_for(pieces.entries * pieces.models)
     ):
-        merged = native.trim_and_elect(library, pieces, merge_func, weights=weights)
+        merged = native.trim_and_elect(library, native.Source(pieces), merge_func, weights=weights)
         if merged is not None:
             return merged.view(deltas[0].shape)
     return elect_and_merge(deltas, merge_func, weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import zlib
 from collections.abc import Sequence
@@ -69,10 +70,40 @@ class MagnitudeThreshold(Survey):
 
     def observe(self, group: TensorGroup) -> Sample | Tally:
         """The sample's magnitudes, or counts and candidates."""
+        library = native.library_for(math.prod(group.piece_shape) * len(group.names))
+        pieces = (group.stored() or native.pieces_of(group.deltas)) if library else None
+        if library and pieces and (seen := self.observe_stored(group, library, native.Source(pieces))):
+            return seen
+        # NaN and Inf are reported as the task vectors are taken.
+        if not self.ranges:
+            return self._sample(group, [magnitude_bits(delta) for delta in group.part(SHARE).deltas])
+        bits = [magnitude_bits(delta) for delta in group.deltas]
+        return self._tally(group, [bits_inside(each, *limits) for each, limits in zip(bits, self.ranges)])
+
+    def observe_stored(
+        self, group: TensorGroup, library: ctypes.CDLL, source: native.Source
+    ) -> Sample | Tally | None:
+        """The same of task vectors that are read from `source`, by functions in C; None with NaN and Inf."""
         if self.ranges:
-            return Tally(group.names, _count(group, self.ranges))
+            counted = native.count_inside(library, source, self.ranges)
+            return None if counted is None else self._tally(group, counted)
+        entries = -(-math.prod(group.piece_shape) // SHARE)
+        read = native.read_magnitudes(library, source, entries)
+        return None if read is None else self._sample(group, list(read))
+
+    def _sample(self, group: TensorGroup, magnitudes: Sequence[Bits]) -> Sample:
         # Neighbours are alike, so whole pieces go to one slot or another.
-        return Sample(group.names, {_slot(group): [bits >> _LOW_BITS for bits in _sampled(group)]})
+        return Sample(group.names, {_slot(group): [bits >> _LOW_BITS for bits in magnitudes]})
+
+    def _tally(self, group: TensorGroup, counted: Sequence[native.Inside]) -> Tally:
+        entries = math.prod(group.piece_shape)
+        return Tally(
+            group.names,
+            [
+                _Inside(*limits, entries, above, [inside])
+                for limits, (inside, above) in zip(self.ranges, counted)
+            ],
+        )
 
     def advance(self, total: Sample | Tally | None) -> MagnitudeThreshold | list[float]:
         if total is None:
@@ -258,26 +289,6 @@ def bits_inside(bits: Bits, start: int, stop: int) -> tuple[Bits, int]:
     low = bits >= start
     above = int(np.count_nonzero(high))
     return bits[np.flatnonzero(np.logical_xor(low, high, out=low))], above
-
-
-def _sampled(group: TensorGroup) -> Sequence[Bits]:
-    """Magnitudes of a part of each model's task vector."""
-    entries, found = math.prod(group.piece_shape), None
-    if (library := native.library_for(entries // SHARE)) and (pieces := group.stored()):
-        found = native.read_magnitudes(library, pieces, -(-entries // SHARE))
-    return [magnitude_bits(delta) for delta in group.part(SHARE).deltas] if found is None else list(found)
-
-
-def _count(group: TensorGroup, ranges: Sequence[tuple[int, int]]) -> list[_Inside]:
-    """What each model's task vector has in its range."""
-    entries, found = math.prod(group.piece_shape), None
-    if library := native.library_for(entries * len(ranges)):
-        pieces = group.stored() or native.pieces_of(group.deltas)
-        found = native.count_inside(library, pieces, ranges) if pieces else None
-    if found is None:
-        # NaN and Inf are reported as the task vectors are taken.
-        found = [bits_inside(magnitude_bits(delta), *limits) for delta, limits in zip(group.deltas, ranges)]
-    return [_Inside(*limits, entries, above, [inside]) for limits, (inside, above) in zip(ranges, found)]
 
 
 def _slot(group: TensorGroup) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,58 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fb_merging.operations.per_model import below_all
-from fusionbench_core import NativeKernels, StoredPieces, TensorGroup
+from fusionbench_core import NativeKernels, StoredPieces
 
 Inside = tuple[NDArray[np.int32], int]
 """The bits of magnitudes in a range, and how many magnitudes lie beyond it."""
+
+
+class _Drop(ctypes.Structure):
+    _fields_ = (
+        ("uniform", ctypes.c_void_p),
+        ("probabilities", ctypes.c_void_p),
+        ("probability", ctypes.c_float),
+        ("rescale", ctypes.c_int64),
+    )
+
+
+class Drops:
+    """How entries of each model's task vector are dropped at random: `drop` of `sparse.c`.
+
+    Args:
+        uniform: For each model, `(entries,)` fp32 from [0, 1), contiguous.
+        probabilities: For each model, that of an entry to be kept: one for all, or `(entries,)` fp32.
+        rescale: Whether what is kept is divided by its probability.
+
+    Attributes:
+        address: Where the structures are.
+    """
+
+    def __init__(
+        self, uniform: Sequence[Tensor], probabilities: Sequence[Tensor | float], *, rescale: bool
+    ) -> None:
+        self._kept = [*uniform, *probabilities]
+        each = [
+            _Drop(drawn.data_ptr(), one.data_ptr(), 1.0, rescale)
+            if isinstance(one, Tensor)
+            else _Drop(drawn.data_ptr(), None, one, rescale)
+            for drawn, one in zip(uniform, probabilities)
+        ]
+        self._drops = (_Drop * len(each))(*each)
+        self.address = ctypes.addressof(self._drops)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Task vectors that functions in C read: pieces as they are stored, less what is dropped at random."""
+
+    pieces: StoredPieces
+    drops: Drops | None = None
+
+    @property
+    def addresses(self) -> tuple[int, int | None]:
+        return self.pieces.address, self.drops.address if self.drops else None
+
 
 MERGE_FUNCTIONS = ("mean", "sum", "max", "all")
 """What `trim_and_elect` can do, in the order of `sparse.c`."""
@@ -26,6 +75,9 @@ _BLOCK = 1024
 
 _LANES = 16
 """Entries that are sifted together; the same as in `sparse.c`."""
+
+_RANKED = 1 << 15
+"""Entries whose keys are sorted at a time, if rows are not longer: they stay in the cache."""
 
 
 def library_for(entries: int) -> ctypes.CDLL | None:
@@ -46,92 +98,97 @@ def keep_largest(library: ctypes.CDLL, delta: Tensor, threshold: float) -> Tenso
 
 
 def drop_at_random(
-    library: ctypes.CDLL, delta: Tensor, uniform: Tensor, probability: float, divisor: float
+    library: ctypes.CDLL, delta: Tensor, uniform: Tensor, probability: Tensor | float, *, rescale: bool
 ) -> Tensor:
-    """`delta` where `uniform` is below `probability`, else 0, over `divisor`; pieces can be made of both."""
+    """`delta` where `uniform` is below `probability`, else 0, divided by it; pieces can be made of all."""
     kept = torch.empty_like(delta)
-    addresses = kept.data_ptr(), delta.data_ptr(), uniform.data_ptr()
-    library.drop_at_random(*addresses, probability, divisor, delta.numel())
+    source = Source(StoredPieces([delta]), Drops([uniform], [probability], rescale=rescale))
+    library.drop_at_random(kept.data_ptr(), *source.addresses, 0)
     return kept
 
 
-def drop_by_rank(
-    library: ctypes.CDLL, delta: Tensor, uniform: Tensor, probabilities: Tensor, *, rescale: bool
-) -> Tensor:
-    """`(rows, columns)`: each row with the entry of rank r kept with `probabilities[r]`, by magnitude."""
-    rows, columns = delta.shape
-    kept, keys = torch.empty_like(delta), np.empty((rows, columns), np.int64)
-    library.rank_keys(keys.ctypes.data, delta.data_ptr(), rows, columns)
-    keys.sort(axis=-1)
-    inputs = delta.data_ptr(), uniform.data_ptr(), keys.ctypes.data, probabilities.data_ptr()
-    library.drop_by_rank(kept.data_ptr(), *inputs, rescale, rows, columns)
-    return kept
+def by_rank(
+    library: ctypes.CDLL, pieces: StoredPieces, model: int, columns: int, numbers: Tensor
+) -> Tensor | None:
+    """`(entries,)`: number r for the entry of rank r by magnitude, equal ones by their place, in each row.
+
+    Args:
+        library: The functions.
+        pieces: The models.
+        model: Whose task vector is ranked.
+        columns: Entries of a row.
+        numbers: `(columns,)` fp32.
+
+    Returns:
+        None with NaN and Inf.
+    """
+    result = torch.empty(pieces.entries, dtype=torch.float32)
+    rows = max(1, _RANKED // columns)
+    buffer = np.empty((rows, columns), np.int64)
+    for first in range(0, pieces.entries, rows * columns):
+        last = min(first + rows * columns, pieces.entries)
+        keys = buffer[: (last - first) // columns]
+        if not library.rank_keys(keys.ctypes.data, pieces.address, model, columns, first, last):
+            return None
+        keys.sort(axis=-1)
+        out = result[first:last].data_ptr()
+        library.by_rank(out, keys.ctypes.data, numbers.data_ptr(), len(keys), columns)
+    return result
 
 
-def read_magnitudes(library: ctypes.CDLL, pieces: StoredPieces, entries: int) -> NDArray[np.int32] | None:
+def read_magnitudes(library: ctypes.CDLL, source: Source, entries: int) -> NDArray[np.int32] | None:
     """`(models, entries)`: the bits of the first magnitudes of each task vector; None with NaN and Inf."""
-    out = np.empty((pieces.models, entries), np.int32)
-    return out if library.read_magnitudes(out.ctypes.data, pieces.address, entries) else None
+    out = np.empty((source.pieces.models, entries), np.int32)
+    return out if library.read_magnitudes(out.ctypes.data, *source.addresses, entries) else None
 
 
 def magnitudes_at(
-    library: ctypes.CDLL, pieces: StoredPieces, model: int, places: Sequence[int]
+    library: ctypes.CDLL, source: Source, model: int, places: Sequence[int]
 ) -> list[float] | None:
     """The magnitudes at these places of a task vector if all were sorted; None with NaN and Inf."""
     counts = np.zeros(2048, np.int64)
-    if not library.count_leading(counts.ctypes.data, pieces.address, model):
+    if not library.count_leading(counts.ctypes.data, *source.addresses, model):
         return None
-    below, buffer, found = counts.cumsum(), _buffer(pieces), []
+    below, buffer, found = counts.cumsum(), _buffer(source), []
     for place in places:
         leading = int(np.searchsorted(below, place, side="right"))
-        inside = _sifted(library, buffer, pieces, model, (leading << 20, (leading + 1) << 20))
+        inside = _sifted(library, buffer, source, model, (leading << 20, (leading + 1) << 20))
         assert inside is not None
         place -= int(below[leading] - counts[leading])
         found.append(float(np.partition(inside[0], place)[place].view(np.float32)))
     return found
 
 
-def magnitudes_of(group: TensorGroup, places: Sequence[Sequence[int]]) -> list[list[float]] | None:
-    """For each model of a group, the magnitudes at its places, from the pieces as they are stored."""
-    entries = math.prod(group.piece_shape)
-    library = library_for(entries * len(places)) if entries else None
-    pieces = group.stored() if library else None
-    if library is None or pieces is None:
-        return None
-    found = [magnitudes_at(library, pieces, model, each) for model, each in enumerate(places)]
-    return None if None in found else [each for each in found if each is not None]
-
-
 def count_inside(
-    library: ctypes.CDLL, pieces: StoredPieces, ranges: Sequence[tuple[int, int]]
+    library: ctypes.CDLL, source: Source, ranges: Sequence[tuple[int, int]]
 ) -> list[Inside] | None:
     """What each task vector has in its range of bits, the upper one excluded; None with NaN and Inf."""
-    buffer, found = _buffer(pieces), []
+    buffer, found = _buffer(source), []
     for model, limits in enumerate(ranges):
-        inside = _sifted(library, buffer, pieces, model, limits)
+        inside = _sifted(library, buffer, source, model, limits)
         if inside is None:
             return None
         found.append((inside[0].copy(), inside[1]))
     return found
 
 
-def _buffer(pieces: StoredPieces) -> NDArray[np.int32]:
-    return np.empty(pieces.entries + _LANES, np.int32)
+def _buffer(source: Source) -> NDArray[np.int32]:
+    return np.empty(source.pieces.entries + _LANES, np.int32)
 
 
 def _sifted(
-    library: ctypes.CDLL, buffer: NDArray[np.int32], pieces: StoredPieces, model: int, limits: tuple[int, int]
+    library: ctypes.CDLL, buffer: NDArray[np.int32], source: Source, model: int, limits: tuple[int, int]
 ) -> Inside | None:
     """What is inside, as a part of the buffer."""
     counts = (ctypes.c_int64 * 2)()
     into = buffer.ctypes.data, ctypes.addressof(counts)
-    finite = library.count_inside(*into, pieces.address, model, *limits)
+    finite = library.count_inside(*into, *source.addresses, model, *limits)
     return (buffer[: counts[0]], counts[1]) if finite else None
 
 
 def trim_and_elect(
     library: ctypes.CDLL,
-    pieces: StoredPieces,
+    source: Source,
     merge_func: str,
     *,
     thresholds: Sequence[float] | None = None,
@@ -147,7 +204,7 @@ def trim_and_elect(
 
     Args:
         library: The functions.
-        pieces: The models and the base, or the task vectors alone.
+        source: The models and the base, or the task vectors alone, and what is dropped of them first.
         merge_func: `mean`, `sum` or `max`; or `all`: the sum over `divisor`, and nothing is elected.
         thresholds: For each task vector, the smallest magnitude that is kept; all are by default.
         ceilings: The same for the largest.
@@ -159,6 +216,7 @@ def trim_and_elect(
     Returns:
         `(entries,)`: the merged task vector, or the merged model, fp32.
     """
+    pieces = source.pieces
     ones = [1.0] * pieces.models
     weights = [abs(weight) for weight in weights or ones]
     low, high = thresholds or [0.0] * pieces.models, ceilings or [math.inf] * pieces.models
@@ -170,7 +228,7 @@ def trim_and_elect(
     )
     finite = library.trim_and_elect(
         out.data_ptr(),
-        pieces.address,
+        *source.addresses,
         *(ctypes.addressof(each) for each in arrays),
         MERGE_FUNCTIONS.index(merge_func),
         divisor if merge_func == "all" else below_all(weights),
@@ -192,13 +250,13 @@ _KERNELS = NativeKernels(
     Path(__file__).with_name("sparse.c"),
     {
         "keep_largest": (_POINTER, _POINTER, _FLOAT, _INTEGER),
-        "drop_at_random": (_POINTER, _POINTER, _POINTER, _FLOAT, _FLOAT, _INTEGER),
-        "rank_keys": (_POINTER, _POINTER, _INTEGER, _INTEGER),
-        "drop_by_rank": (_POINTER,) * 5 + (_INTEGER,) * 3,
-        "read_magnitudes": (_POINTER, _POINTER, _INTEGER),
-        "count_leading": (_POINTER, _POINTER, _INTEGER),
-        "count_inside": (_POINTER, _POINTER, _POINTER, _INTEGER, _INTEGER, _INTEGER),
-        "trim_and_elect": (_POINTER,) * 6 + (_INTEGER, _FLOAT, _FLOAT, _POINTER),
+        "drop_at_random": (_POINTER, _POINTER, _POINTER, _INTEGER),
+        "rank_keys": (_POINTER, _POINTER) + (_INTEGER,) * 4,
+        "by_rank": (_POINTER, _POINTER, _POINTER, _INTEGER, _INTEGER),
+        "read_magnitudes": (_POINTER, _POINTER, _POINTER, _INTEGER),
+        "count_leading": (_POINTER, _POINTER, _POINTER, _INTEGER),
+        "count_inside": (_POINTER,) * 4 + (_INTEGER,) * 3,
+        "trim_and_elect": (_POINTER,) * 7 + (_INTEGER, _FLOAT, _FLOAT, _POINTER),
     },
     _agrees,
 )

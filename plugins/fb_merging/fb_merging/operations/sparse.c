@@ -17,11 +17,45 @@ int64_t keep_largest(float *restrict out, const float *restrict delta, float thr
     return n;
 }
 
-/* out = delta where `uniform` is below `probability`, else 0, over `divisor`; no 0 is negative */
-int64_t drop_at_random(float *restrict out, const float *restrict delta, const float *restrict uniform,
-                       float probability, float divisor, int64_t n) {
-    for (int64_t i = 0; i < n; i++) out[i] = (uniform[i] < probability ? delta[i] + 0.0f : 0.0f) / divisor;
-    return n;
+/* How entries of one model's task vector are dropped at random. */
+typedef struct {
+    const float *uniform;       /* one number an entry, from [0, 1) */
+    const float *probabilities; /* to be kept, one an entry; NULL: `probability` for all */
+    float probability;
+    int64_t rescale; /* whether what is kept is divided by its probability */
+} drop;
+
+/* out = out where `uniform` is below its probability, else 0, divided by it if so wished; no 0 is negative */
+static inline void drop_entries(float *restrict out, const drop *d, int64_t from, int64_t width) {
+    const float *restrict uniform = d->uniform + from;
+    if (d->probabilities) {
+        const float *restrict probability = d->probabilities + from;
+        for (int64_t i = 0; i < width; i++)
+            out[i] = (uniform[i] < probability[i] ? out[i] + 0.0f : 0.0f) / (d->rescale ? probability[i] : 1.0f);
+    } else {
+        const float probability = d->probability, divisor = d->rescale ? probability : 1.0f;
+        for (int64_t i = 0; i < width; i++) out[i] = (uniform[i] < probability ? out[i] + 0.0f : 0.0f) / divisor;
+    }
+}
+
+/* out = what `drops`, NULL or one a model, leaves of model - base. Gives whether anything was NaN or Inf. */
+static inline uint32_t load_kept(float *restrict out, const pieces *p, const drop *drops, int64_t model,
+                                 const float *restrict base, int64_t from, int64_t width) {
+    const uint32_t bad = load_delta(out, p, model, base, from, width);
+    if (drops) drop_entries(out, drops + model, from, width);
+    return bad;
+}
+
+/* One model's task vector without what is dropped. Gives 0 if anything was NaN or Inf, else 1. */
+int64_t drop_at_random(float *restrict out, const pieces *p, const drop *drops, int64_t model) {
+    float base[BLOCK];
+    uint32_t bad = 0;
+    for (int64_t from = 0; from < p->entries; from += BLOCK) {
+        const int64_t width = block_width(p->entries, from);
+        load_base(base, p, from, width);
+        bad |= load_kept(out + from, p, drops, model, base, from, width);
+    }
+    return !bad;
 }
 
 static inline int32_t magnitude_bits(float value) { return (int32_t)(bits_of(value) & 0x7fffffffu); }
@@ -71,33 +105,35 @@ static inline int64_t sift(int32_t *restrict inside, int64_t *restrict beyond, c
 }
 #endif
 
-/* Numbers that order like the magnitudes of each row, equal ones by their place, which is in the lower half. */
-int64_t rank_keys(int64_t *restrict out, const float *restrict delta, int64_t rows, int64_t columns) {
-    for (int64_t row = 0; row < rows; row++, out += columns, delta += columns)
-        for (int64_t i = 0; i < columns; i++) out[i] = ((int64_t)magnitude_bits(delta[i]) << 32) | i;
-    return rows;
+/* For entries `first` to `last` of one model's task vector, in rows of `columns`: numbers that order like the
+   magnitudes of their row, equal ones by their place, which is in the lower half. Gives 0 if anything is NaN or
+   Inf, else 1. */
+int64_t rank_keys(int64_t *restrict out, const pieces *p, int64_t model, int64_t columns, int64_t first,
+                  int64_t last) {
+    float base[BLOCK], delta[BLOCK];
+    uint32_t bad = 0;
+    for (int64_t row = first; row < last; row += columns)
+        for (int64_t place = 0; place < columns; place += BLOCK) {
+            const int64_t width = block_width(columns, place);
+            load_base(base, p, row + place, width);
+            bad |= load_delta(delta, p, model, base, row + place, width);
+            for (int64_t i = 0; i < width; i++)
+                *out++ = ((int64_t)magnitude_bits(delta[i]) << 32) | (place + i);
+        }
+    return !bad;
 }
 
-/* Each row of `delta` with the entry of rank r, whose key is the r-th, where `uniform` is below
-   `probabilities[r]`, else 0; divided by it if `rescale`. No 0 is negative. */
-int64_t drop_by_rank(float *restrict out, const float *restrict delta, const float *restrict uniform,
-                     const int64_t *restrict keys, const float *restrict probabilities, int64_t rescale,
-                     int64_t rows, int64_t columns) {
-    for (int64_t row = 0; row < rows; row++) {
-        for (int64_t rank = 0; rank < columns; rank++) out[(uint32_t)keys[rank]] = probabilities[rank];
-        /* A loop of its own, in which entries are neighbours and divided sixteen at a time. */
-        for (int64_t i = 0; i < columns; i++) {
-            const float probability = out[i];
-            out[i] = (uniform[i] < probability ? delta[i] + 0.0f : 0.0f) / (rescale ? probability : 1.0f);
-        }
-        out += columns, delta += columns, uniform += columns, keys += columns;
-    }
+/* Gives the entry of rank r of each row, whose key is the r-th, number r. */
+int64_t by_rank(float *restrict out, const int64_t *restrict keys, const float *restrict numbers, int64_t rows,
+                int64_t columns) {
+    for (int64_t row = 0; row < rows; row++, out += columns, keys += columns)
+        for (int64_t rank = 0; rank < columns; rank++) out[(uint32_t)keys[rank]] = numbers[rank];
     return rows;
 }
 
 /* Adds up, in 2048 counters, how many magnitudes of one model's task vector have each leading part: the exponent
    and three more bits. Gives 0 if anything is NaN or Inf, else 1. */
-int64_t count_leading(int64_t *restrict counts, const pieces *p, int64_t model) {
+int64_t count_leading(int64_t *restrict counts, const pieces *p, const drop *drops, int64_t model) {
     float base[BLOCK], delta[BLOCK];
     int32_t own[4][2048] = {{0}}; /* neighbours are alike, and a counter waits for itself */
     uint32_t bad = 0;
@@ -105,7 +141,7 @@ int64_t count_leading(int64_t *restrict counts, const pieces *p, int64_t model) 
     for (int64_t from = 0; from < p->entries; from += BLOCK) {
         const int64_t width = block_width(p->entries, from);
         load_base(base, p, from, width);
-        bad |= load_delta(delta, p, model, base, from, width);
+        bad |= load_kept(delta, p, drops, model, base, from, width);
         for (int64_t i = width; i < BLOCK; i++) delta[i] = 0.0f;
         for (int64_t i = 0; i < BLOCK; i += 4) {
             own[0][magnitude_bits(delta[i]) >> 20]++;
@@ -127,14 +163,14 @@ int64_t count_leading(int64_t *restrict counts, const pieces *p, int64_t model) 
 
 /* Magnitudes of the first `entries` of each model's task vector, as bits, one model after the other. Gives 0 if
    anything is NaN or Inf, else 1. */
-int64_t read_magnitudes(int32_t *restrict out, const pieces *p, int64_t entries) {
+int64_t read_magnitudes(int32_t *restrict out, const pieces *p, const drop *drops, int64_t entries) {
     float base[BLOCK], delta[BLOCK];
     uint32_t bad = 0;
     for (int64_t from = 0; from < entries; from += BLOCK) {
         const int64_t width = block_width(entries, from);
         load_base(base, p, from, width);
         for (int64_t model = 0; model < p->models; model++) {
-            bad |= load_delta(delta, p, model, base, from, width);
+            bad |= load_kept(delta, p, drops, model, base, from, width);
             for (int64_t i = 0; i < width; i++) out[model * entries + from + i] = magnitude_bits(delta[i]);
         }
     }
@@ -143,15 +179,15 @@ int64_t read_magnitudes(int32_t *restrict out, const pieces *p, int64_t entries)
 
 /* Magnitudes of one model's task vector with `start <= bits < stop` go to `inside`, which has room for LANES more.
    Gives counts of those, and of those beyond; 0 if anything is NaN or Inf, else 1. */
-int64_t count_inside(int32_t *restrict inside, int64_t *restrict counts, const pieces *p, int64_t model,
-                     int64_t start, int64_t stop) {
+int64_t count_inside(int32_t *restrict inside, int64_t *restrict counts, const pieces *p, const drop *drops,
+                     int64_t model, int64_t start, int64_t stop) {
     float base[BLOCK], delta[BLOCK];
     int64_t found = 0, beyond = 0;
     uint32_t bad = 0;
     for (int64_t from = 0; from < p->entries; from += BLOCK) {
         const int64_t width = block_width(p->entries, from);
         load_base(base, p, from, width);
-        bad |= load_delta(delta, p, model, base, from, width);
+        bad |= load_kept(delta, p, drops, model, base, from, width);
         found += sift(inside + found, &beyond, delta, (int32_t)start, (int32_t)(stop - 1), width);
     }
     counts[0] = found;
@@ -165,14 +201,14 @@ static inline void add_to_base(float *restrict total, const pieces *p, const flo
         for (int64_t i = 0; i < width; i++) total[i] = __builtin_fmaf(total[i], scale, base[i]);
 }
 
-/* Trim each task vector to magnitudes from its threshold to its ceiling, multiply it with its factor, elect the
+/* Drop entries at random, trim each task vector to magnitudes from its threshold to its ceiling, multiply it with its factor, elect the
    sign of the sum, and merge what has it: the mean (no sum of weights is below `number`), the sum or the maximum.
    Or elect nothing: the sum of ALL over `number`. With a base, out = base + scale * that, else just that.
    `scratch` has room for a block of each model. Gives 0 if anything is NaN or Inf, else 1. */
-int64_t trim_and_elect(float *restrict out, const pieces *p, const float *restrict thresholds,
-                       const float *restrict ceilings, const float *restrict factors,
-                       const float *restrict weights, int64_t how, float number, float scale,
-                       float *restrict scratch) {
+int64_t trim_and_elect(float *restrict out, const pieces *p, const drop *drops,
+                       const float *restrict thresholds, const float *restrict ceilings,
+                       const float *restrict factors, const float *restrict weights, int64_t how, float number,
+                       float scale, float *restrict scratch) {
     float base[BLOCK], sign[BLOCK], count[BLOCK];
     uint32_t bad = 0;
     for (int64_t from = 0; from < p->entries; from += BLOCK) {
@@ -183,7 +219,7 @@ int64_t trim_and_elect(float *restrict out, const pieces *p, const float *restri
             float *restrict delta = scratch + model * BLOCK;
             const float factor = factors[model];
             const float low = thresholds[model], high = ceilings[model];
-            bad |= load_delta(delta, p, model, base, from, width);
+            bad |= load_kept(delta, p, drops, model, base, from, width);
             for (int64_t i = 0; i < width; i++) {
                 const float magnitude = fabsf(delta[i]);
                 delta[i] = (magnitude >= low && magnitude <= high ? delta[i] : 0.0f) * factor;

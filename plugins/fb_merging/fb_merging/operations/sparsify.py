@@ -70,13 +70,14 @@ def magnitudes_at(delta: Tensor, places: Sequence[int]) -> list[float]:
 
 def drop_at_random(delta: Tensor, uniform: Tensor, probability: Tensor | float, rescale: Rescale) -> Tensor:
     """Keep every entry with its `probability`: where `uniform`, drawn from [0, 1), is below it."""
-    library = native.library_for(delta.numel()) if native.pieces_of([delta, uniform]) else None
-    if library and isinstance(probability, float):
-        divisor = probability if rescale == "probability" else 1.0
-        kept = native.drop_at_random(library, delta, uniform, probability, divisor)
+    numbers = [uniform, *([probability] if isinstance(probability, Tensor) else [])]
+    library = native.library_for(delta.numel()) if native.pieces_of([delta, *numbers]) else None
+    divide = rescale == "probability"
+    if library:
+        kept = native.drop_at_random(library, delta, uniform, probability, rescale=divide)
     else:
         kept = drop_by_mask(delta, uniform, probability)
-        if rescale == "probability":
+        if divide:
             kept.div_(probability)
     return restore_l1(kept, delta, rescale)
 
@@ -91,12 +92,7 @@ def drop_by_mask(delta: Tensor, uniform: Tensor, probability: Tensor | float) ->
 
 def drop_by_rank(delta: Tensor, uniform: Tensor, density: float, epsilon: float, rescale: Rescale) -> Tensor:
     """Keep every entry with its :func:`rank_probability`, by its rank in the last dimension."""
-    usable = native.pieces_of([delta, uniform]) and rescale != "l1" and delta.shape[-1] > 1
-    library = native.library_for(delta.numel()) if usable else None
-    if library is None:
-        return drop_at_random(delta, uniform, rank_probability(delta, density, epsilon), rescale)
-    steps = linear_probabilities(delta.shape[-1], density, epsilon, delta.dtype)
-    return native.drop_by_rank(library, delta, uniform, steps, rescale=rescale == "probability")
+    return drop_at_random(delta, uniform, rank_probability(delta, density, epsilon), rescale)
 
 
 def linear_probabilities(n: int, density: float, epsilon: float, dtype: torch.dtype) -> Tensor:

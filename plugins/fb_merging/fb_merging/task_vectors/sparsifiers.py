@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
@@ -21,10 +23,11 @@ from fb_merging.operations.sparsify import (
     drop_by_rank,
     keep_band,
     keep_largest,
+    linear_probabilities,
     places_of_band,
     restore_l1,
 )
-from fusionbench_core import Survey, TensorGroup
+from fusionbench_core import StoredPieces, Survey, TensorGroup
 
 Locality = Literal["element", "row", "tensor"]
 
@@ -45,6 +48,7 @@ class Sparsifier(BaseModel):
     random: ClassVar[bool] = False
 
     density: Fractions = fraction_kept(0.5)
+    rescale: str
 
     @property
     @abstractmethod
@@ -63,12 +67,20 @@ class Sparsifier(BaseModel):
         """What is needed of whole models."""
         return None
 
-    def bounds(self, group: TensorGroup, found: Any) -> Bounds | None:
-        """The smallest and the largest magnitude kept of each model, if that is all there is to it.
+    @property
+    def in_one_pass(self) -> bool:
+        """Whether functions in C can do it as they read the models: without a norm of what comes out."""
+        return self.rescale != "l1"
 
-        Taken from the pieces as they are stored; None where that cannot be.
-        """
-        return None
+    def drops(self, group: TensorGroup, library: ctypes.CDLL, pieces: StoredPieces) -> native.Drops | None:
+        """What is dropped of each model at random, by a random step; None with NaN and Inf."""
+        raise NotImplementedError
+
+    def bounds(
+        self, group: TensorGroup, library: ctypes.CDLL, source: native.Source, found: Any
+    ) -> Bounds | None:
+        """Which magnitudes are kept of each model, by a step that is not random; None with NaN and Inf."""
+        raise NotImplementedError
 
     @abstractmethod
     def apply(self, group: TensorGroup, found: Any) -> list[Tensor]:
@@ -97,16 +109,16 @@ class KeepLargest(Sparsifier):
     def survey(self) -> Survey | None:
         return MagnitudeThreshold(self.density) if self.trim == "model" and not self._keeps_all else None
 
-    def bounds(self, group: TensorGroup, found: list[float] | None) -> Bounds | None:
-        if self.rescale == "l1":
-            return None
+    def bounds(
+        self, group: TensorGroup, library: ctypes.CDLL, source: native.Source, found: list[float] | None
+    ) -> Bounds | None:
         if self._keeps_all:
             return Bounds([0.0] * len(group.names))
         if found is not None:
             return Bounds(found)
         n = math.prod(group.piece_shape)
         densities = values_of(self.density, group.names, "density")
-        low = native.magnitudes_of(group, [(n - count_kept(density, n),) for density in densities])
+        low = _magnitudes(library, source, [(n - count_kept(density, n),) for density in densities])
         return None if low is None else Bounds([smallest for (smallest,) in low])
 
     def apply(self, group: TensorGroup, found: list[float] | None) -> list[Tensor]:
@@ -130,6 +142,11 @@ class DropAtRandom(Sparsifier):
     @property
     def locality(self) -> Locality:
         return "tensor" if self.rescale == "l1" else "element"
+
+    def drops(self, group: TensorGroup, library: ctypes.CDLL, pieces: StoredPieces) -> native.Drops:
+        densities = values_of(self.density, group.names, "density")
+        uniform = [group.uniform(model) for model in group.names]
+        return native.Drops(uniform, densities, rescale=self.rescale == "probability")
 
     def apply(self, group: TensorGroup, found: Any) -> list[Tensor]:
         densities = values_of(self.density, group.names, "density")
@@ -171,6 +188,19 @@ class MagPrune(Sparsifier):
     def locality(self) -> Locality:
         return "tensor" if self.window == "tensor" or self.rescale == "l1" else "row"
 
+    def drops(self, group: TensorGroup, library: ctypes.CDLL, pieces: StoredPieces) -> native.Drops | None:
+        columns = math.prod(group.piece_shape[1:] if self._by_row(group.piece_shape) else group.piece_shape)
+        uniform, probabilities = [group.uniform(model) for model in group.names], list[Tensor | float]()
+        for model, density in enumerate(values_of(self.density, group.names, "density")):
+            ranked: Tensor | float | None = density
+            if density < 1 and columns > 1:
+                steps = linear_probabilities(columns, density, self.epsilon, torch.float32)
+                ranked = native.by_rank(library, pieces, model, columns, steps)
+            if ranked is None:
+                return None
+            probabilities.append(ranked)
+        return native.Drops(uniform, probabilities, rescale=self.rescale == "probability")
+
     def apply(self, group: TensorGroup, found: Any) -> list[Tensor]:
         densities = values_of(self.density, group.names, "density")
         return [
@@ -180,11 +210,13 @@ class MagPrune(Sparsifier):
 
     def _drop(self, delta: Tensor, uniform: Tensor, density: float) -> Tensor:
         if density == 1 or delta.numel() == 0:
-            return delta
-        by_row = self.window == "row" and delta.dim() > 1
-        ranked = delta.reshape(len(delta) if by_row else 1, -1)
+            return delta + 0.0  # no 0 is negative
+        ranked = delta.reshape(len(delta) if self._by_row(delta.shape) else 1, -1)
         kept = drop_by_rank(ranked, uniform.reshape(ranked.shape), density, self.epsilon, self.rescale)
         return kept.view(delta.shape)
+
+    def _by_row(self, shape: Sequence[int]) -> bool:
+        return self.window == "row" and len(shape) > 1
 
 
 class KeepBand(Sparsifier):
@@ -199,12 +231,12 @@ class KeepBand(Sparsifier):
     def locality(self) -> Locality:
         return "tensor"
 
-    def bounds(self, group: TensorGroup, found: Any) -> Bounds | None:
-        if self.rescale == "l1":
-            return None
+    def bounds(
+        self, group: TensorGroup, library: ctypes.CDLL, source: native.Source, found: Any
+    ) -> Bounds | None:
         n = math.prod(group.piece_shape)
         densities = values_of(self.density, group.names, "density")
-        band = native.magnitudes_of(group, [places_of_band(n, density, self.gamma) for density in densities])
+        band = _magnitudes(library, source, [places_of_band(n, density, self.gamma) for density in densities])
         if band is None:
             return None
         band = [each if density < 1 else (0.0, math.inf) for each, density in zip(band, densities)]
@@ -223,3 +255,11 @@ def localities(steps: Sequence[Sparsifier]) -> Locality:
     """The widest locality that any of the steps needs."""
     found = {step.locality for step in steps}
     return "tensor" if "tensor" in found else "row" if "row" in found else "element"
+
+
+def _magnitudes(
+    library: ctypes.CDLL, source: native.Source, places: Sequence[Sequence[int]]
+) -> list[list[float]] | None:
+    """For each model, the magnitudes at its places if all were sorted; None with NaN and Inf."""
+    found = [native.magnitudes_at(library, source, model, each) for model, each in enumerate(places)]
+    return None if None in found else [each for each in found if each is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from fb_merging.operations import native
+from fb_merging.operations.magnitude import MagnitudeThreshold
 from fb_merging.operations.per_model import Numbers, is_list, values_of, weight_each
 from fb_merging.task_vectors.combiners import AnyCombiner, Sum
 from fb_merging.task_vectors.records import TASK_VECTOR_MERGING
@@ -97,16 +99,20 @@ class TaskVectorMerging(TensorMethod):
 
     def _from_stored(self, group: TensorGroup) -> Tensor | None:
         """The same, without any task vector in memory; None where that cannot be."""
-        library = native.library_for(math.prod(group.piece_shape) * len(group.names))
-        merge_func = self.combine.in_one_pass
-        bounds = _bounds(self.sparsify, group) if library and merge_func else None
-        pieces = group.stored() if bounds else None
-        if library is None or merge_func is None or bounds is None or pieces is None:
+        library, merge_func = _library(group, self.sparsify), self.combine.in_one_pass
+        source = _source(group, library, self.sparsify) if library and merge_func else None
+        if library is None or merge_func is None or source is None:
+            return None
+        bounds = Bounds([0.0] * len(group.names))
+        if self.sparsify and not self.sparsify[-1].random:
+            found = (group.survey or (None,))[-1]
+            bounds = self.sparsify[-1].bounds(group, library, source, found)
+        if bounds is None:
             return None
         weights = values_of(self.weights, group.names, "weights")
         merged = native.trim_and_elect(
             library,
-            pieces,
+            source,
             merge_func,
             thresholds=bounds.low,
             ceilings=bounds.high,
@@ -130,8 +136,21 @@ class StepSurvey(Survey):
     current: Survey
 
     def observe(self, group: TensorGroup) -> Any:
-        _sparsify(group, self.steps[: len(self.found)], self.found)
-        return self.current.observe(group)
+        before = self.steps[: len(self.found)]
+        seen = self._observe_stored(group, before)
+        if seen is None:
+            _sparsify(group, before, self.found)
+            seen = self.current.observe(group)
+        return seen
+
+    def _observe_stored(self, group: TensorGroup, before: Sequence[Sparsifier]) -> Any:
+        """The same, without any task vector in memory; None where that cannot be."""
+        drop_alone = [step.random for step in before] == [True]
+        library = _library(group, before) if drop_alone else None
+        source = _source(group, library, before) if library else None
+        if library is None or source is None or not isinstance(self.current, MagnitudeThreshold):
+            return None
+        return self.current.observe_stored(group, library, source)
 
     def advance(self, total: Any) -> Survey | tuple[Any, ...]:
         state = self.current.advance(total)
@@ -151,12 +170,20 @@ def _survey_of(steps: tuple[Sparsifier, ...], found: tuple[Any, ...]) -> Survey 
     return None
 
 
-def _bounds(steps: Sequence[Sparsifier], group: TensorGroup) -> Bounds | None:
-    """Which magnitudes of each model are kept, if the steps do no more than that."""
-    if not steps:
-        return Bounds([0.0] * len(group.names))
-    found = (group.survey or (None,))[0]
-    return steps[0].bounds(group, found) if len(steps) == 1 else None
+def _library(group: TensorGroup, steps: Sequence[Sparsifier]) -> ctypes.CDLL | None:
+    """The functions in C, if they can do these steps: a drop at random, then bounds, or one of them."""
+    fits = [step.random for step in steps] in ([], [True], [False], [True, False])
+    entries = math.prod(group.piece_shape) * len(group.names)
+    return native.library_for(entries) if entries and fits and all(s.in_one_pass for s in steps) else None
+
+
+def _source(group: TensorGroup, library: ctypes.CDLL, steps: Sequence[Sparsifier]) -> native.Source | None:
+    """The models, less what the first step drops of them at random; None where that cannot be."""
+    pieces = group.stored()
+    if pieces is None or not (steps and steps[0].random):
+        return pieces and native.Source(pieces)
+    drops = steps[0].drops(group, library, pieces)
+    return drops and native.Source(pieces, drops)
 
 
 def _sparsify(group: TensorGroup, steps: Sequence[Sparsifier], found: Sequence[Any]) -> None:
