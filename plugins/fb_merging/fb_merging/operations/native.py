@@ -79,6 +79,9 @@ _LANES = 16
 _RANKED = 1 << 15
 """Entries whose keys are sorted at a time, if rows are not longer: they stay in the cache."""
 
+_LONGEST_ROW = 1 << 16
+"""Columns whose number leaves half of a key to the magnitude."""
+
 
 def library_for(entries: int) -> ctypes.CDLL | None:
     """The functions, if they are there by now."""
@@ -120,19 +123,23 @@ def by_rank(
         numbers: `(columns,)` fp32.
 
     Returns:
-        None with NaN and Inf.
+        None with NaN and Inf, and where rows are too long.
     """
+    if columns > _LONGEST_ROW:
+        return None
     result = torch.empty(pieces.entries, dtype=torch.float32)
-    rows = max(1, _RANKED // columns)
-    buffer = np.empty((rows, columns), np.int64)
+    rows, place_bits = max(1, _RANKED // columns), max(1, (columns - 1).bit_length())
+    keys, bits = np.empty((rows, columns), np.uint32), np.empty((rows, columns), np.int32)
+    scratch = np.empty(columns, np.int64)
     for first in range(0, pieces.entries, rows * columns):
         last = min(first + rows * columns, pieces.entries)
-        keys = buffer[: (last - first) // columns]
-        if not library.rank_keys(keys.ctypes.data, pieces.address, model, columns, first, last):
+        part, addresses = keys[: (last - first) // columns], (keys.ctypes.data, bits.ctypes.data)
+        if not library.rank_keys(*addresses, pieces.address, model, columns, place_bits, first, last):
             return None
-        keys.sort(axis=-1)
+        part.sort(axis=-1)
+        sizes = len(part), columns, place_bits
         out = result[first:last].data_ptr()
-        library.by_rank(out, keys.ctypes.data, numbers.data_ptr(), len(keys), columns)
+        library.by_rank(out, *addresses, numbers.data_ptr(), *sizes, scratch.ctypes.data)
     return result
 
 
@@ -251,8 +258,8 @@ _KERNELS = NativeKernels(
     {
         "keep_largest": (_POINTER, _POINTER, _FLOAT, _INTEGER),
         "drop_at_random": (_POINTER, _POINTER, _POINTER, _INTEGER),
-        "rank_keys": (_POINTER, _POINTER) + (_INTEGER,) * 4,
-        "by_rank": (_POINTER, _POINTER, _POINTER, _INTEGER, _INTEGER),
+        "rank_keys": (_POINTER,) * 3 + (_INTEGER,) * 5,
+        "by_rank": (_POINTER,) * 4 + (_INTEGER,) * 3 + (_POINTER,),
         "read_magnitudes": (_POINTER, _POINTER, _POINTER, _INTEGER),
         "count_leading": (_POINTER, _POINTER, _POINTER, _INTEGER),
         "count_inside": (_POINTER,) * 4 + (_INTEGER,) * 3,

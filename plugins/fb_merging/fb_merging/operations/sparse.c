@@ -4,6 +4,7 @@
 #include <immintrin.h>
 #endif
 #include <math.h>
+#include <stdlib.h>
 
 #include "stored.h"
 
@@ -105,11 +106,11 @@ static inline int64_t sift(int32_t *restrict inside, int64_t *restrict beyond, c
 }
 #endif
 
-/* For entries `first` to `last` of one model's task vector, in rows of `columns`: numbers that order like the
-   magnitudes of their row, equal ones by their place, which is in the lower half. Gives 0 if anything is NaN or
-   Inf, else 1. */
-int64_t rank_keys(int64_t *restrict out, const pieces *p, int64_t model, int64_t columns, int64_t first,
-                  int64_t last) {
+/* For entries `first` to `last` of one model's task vector, in rows of `columns`: the bits of their magnitudes, and
+   numbers that nearly order like them: the leading bits, and the place in the row in the last `place_bits`. Gives
+   0 if anything is NaN or Inf, else 1. */
+int64_t rank_keys(uint32_t *restrict keys, int32_t *restrict bits, const pieces *p, int64_t model, int64_t columns,
+                  int64_t place_bits, int64_t first, int64_t last) {
     float base[BLOCK], delta[BLOCK];
     uint32_t bad = 0;
     for (int64_t row = first; row < last; row += columns)
@@ -117,17 +118,48 @@ int64_t rank_keys(int64_t *restrict out, const pieces *p, int64_t model, int64_t
             const int64_t width = block_width(columns, place);
             load_base(base, p, row + place, width);
             bad |= load_delta(delta, p, model, base, row + place, width);
-            for (int64_t i = 0; i < width; i++)
-                *out++ = ((int64_t)magnitude_bits(delta[i]) << 32) | (place + i);
+            for (int64_t i = 0; i < width; i++) {
+                bits[i] = magnitude_bits(delta[i]);
+                keys[i] = (uint32_t)bits[i] << 1 >> place_bits << place_bits | (uint32_t)(place + i);
+            }
+            bits += width, keys += width;
         }
     return !bad;
 }
 
-/* Gives the entry of rank r of each row, whose key is the r-th, number r. */
-int64_t by_rank(float *restrict out, const int64_t *restrict keys, const float *restrict numbers, int64_t rows,
-                int64_t columns) {
-    for (int64_t row = 0; row < rows; row++, out += columns, keys += columns)
-        for (int64_t rank = 0; rank < columns; rank++) out[(uint32_t)keys[rank]] = numbers[rank];
+static int ascending(const void *one, const void *other) {
+    const int64_t left = *(const int64_t *)one, right = *(const int64_t *)other;
+    return (left > right) - (left < right);
+}
+
+/* Puts the sorted keys that share their leading bits with key number `i` into the order of the whole magnitudes,
+   equal ones by their place. Gives the number of the first key after them. */
+static int64_t settle(uint32_t *restrict keys, const int32_t *restrict bits, uint32_t places, int64_t columns,
+                      int64_t i, int64_t *restrict scratch) {
+    int64_t start = i, stop = i + 1;
+    while (start > 0 && !((keys[start - 1] ^ keys[i]) & ~places)) start--;
+    while (stop < columns && !((keys[stop] ^ keys[i]) & ~places)) stop++;
+    for (int64_t j = start; j < stop; j++)
+        scratch[j] = (int64_t)bits[keys[j] & places] << 32 | (keys[j] & places);
+    qsort(scratch + start, stop - start, sizeof *scratch, ascending);
+    for (int64_t j = start; j < stop; j++) keys[j] = (keys[i] & ~places) | (uint32_t)scratch[j];
+    return stop;
+}
+
+/* Gives the entry of rank r of each row number r, by keys that are sorted. `scratch` has room for a row. */
+int64_t by_rank(float *restrict out, uint32_t *restrict keys, const int32_t *restrict bits,
+                const float *restrict numbers, int64_t rows, int64_t columns, int64_t place_bits,
+                int64_t *restrict scratch) {
+    const uint32_t places = (1u << place_bits) - 1;
+    for (int64_t row = 0; row < rows; row++, out += columns, keys += columns, bits += columns) {
+        for (int64_t rank = 1; rank < columns; rank++) {
+            const int32_t before = bits[keys[rank - 1] & places];
+            /* One condition that hardly ever holds, so that it is foreseen. */
+            if (!((keys[rank] ^ keys[rank - 1]) & ~places) & (bits[keys[rank] & places] < before))
+                rank = settle(keys, bits, places, columns, rank, scratch);
+        }
+        for (int64_t rank = 0; rank < columns; rank++) out[keys[rank] & places] = numbers[rank];
+    }
     return rows;
 }
 

@@ -73,7 +73,7 @@ class Sparsifier(BaseModel):
         return self.rescale != "l1"
 
     def drops(self, group: TensorGroup, library: ctypes.CDLL, pieces: StoredPieces) -> native.Drops | None:
-        """What is dropped of each model at random, by a random step; None with NaN and Inf."""
+        """What is dropped of each model at random, by a random step; None where that cannot be."""
         raise NotImplementedError
 
     def bounds(
