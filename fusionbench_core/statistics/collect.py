@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def collect_statistics(
             seen(0)
             task = _task_of(pool, model, tasks, method)
             where = device or torch.device("cpu")
-            collected[name].append(_collect(statistic, pool, model, task, seed, where, seen))
+            measurement = _Measurement(statistic, pool, model, task, seed, where)
+            collected[name].append(measurement.collect(seen))
             done += statistic.samples
     on_progress(total, total, "")
     return collected
@@ -84,56 +86,74 @@ def _task_of(
     return tasks[task]
 
 
-def _collect(
-    statistic: Statistic,
-    pool: ModelPool,
-    model: str,
-    task: AdaptationTask,
-    seed: int,
-    device: torch.device,
-    seen: Callable[[int], None],
-) -> Checkpoint:
-    path = _cache_path(statistic, pool, model, task, seed)
-    if path is not None and path.exists():
+@dataclass(frozen=True)
+class _Measurement:
+    """One statistic of one model, on its task's data."""
+
+    statistic: Statistic
+    pool: ModelPool
+    model: str
+    task: AdaptationTask
+    seed: int
+    device: torch.device
+
+    def collect(self, seen: Callable[[int], None]) -> Checkpoint:
+        """From the cache, or measured now; `seen` is told how many samples there were so far."""
+        statistic, path = self.statistic, self._cache_path()
+        if path is not None and path.exists():
+            try:
+                known = SafetensorsCheckpoint([path])
+            except CorruptFile:
+                path.unlink()
+            else:
+                self.task.recall(statistic.split, labelled=statistic.labelled, limit=statistic.samples)
+                return known
+        state = self._measure(seen)
+        if path is not None:
+            try:
+                write_safetensors(path, state)
+                return SafetensorsCheckpoint([path])
+            except OutputError:
+                pass  # it stays in memory
+        return StateDictCheckpoint(state, f"statistic {statistic.record.name} of {self.model}")
+
+    def _measure(self, seen: Callable[[int], None]) -> dict[str, Tensor]:
+        statistic = self.statistic
+        attached = self.task.attach(self.pool.module(self._measured)).to(self.device).eval()
+        batches = self.task.batches(
+            statistic.split,
+            labelled=statistic.labelled,
+            limit=statistic.samples,
+            seed=self.seed,
+            batch_size=statistic.batch_size,
+        )
+        state = dict(statistic.collect(attached, _counted(batches, self.device, seen)))
+        for name, tensor in state.items():
+            if not torch.isfinite(tensor).all():
+                raise FusionError(
+                    f"statistic {statistic.record.name} of {self.model} is not finite", tensor=name
+                )
+        return {name: tensor.cpu() for name, tensor in state.items()}
+
+    @property
+    def _measured(self) -> str | None:
+        return None if self.statistic.of_base else self.model
+
+    def _cache_path(self) -> Path | None:
+        facts = {
+            "core": __version__,
+            "statistic": self.statistic.record.name,
+            "target": self.statistic.record.target,
+            "parameters": self.statistic.model_dump(mode="json"),
+            "model": self.pool.checkpoint(self._measured).fingerprint(),
+            "task": self.task.fingerprint(),
+            "seed": self.seed,
+        }
+        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
         try:
-            known = SafetensorsCheckpoint([path])
-        except CorruptFile:
-            path.unlink()
-        else:
-            task.recall(statistic.split, labelled=statistic.labelled, limit=statistic.samples)
-            return known
-    state = _measure(statistic, pool, model, task, seed, device, seen)
-    if path is None:
-        return StateDictCheckpoint(state, f"statistic {statistic.record.name} of {model}")
-    try:
-        write_safetensors(path, state)
-    except OutputError:
-        return StateDictCheckpoint(state, f"statistic {statistic.record.name} of {model}")
-    return SafetensorsCheckpoint([path])
-
-
-def _measure(
-    statistic: Statistic,
-    pool: ModelPool,
-    model: str,
-    task: AdaptationTask,
-    seed: int,
-    device: torch.device,
-    seen: Callable[[int], None],
-) -> dict[str, Tensor]:
-    attached = task.attach(pool.module(None if statistic.of_base else model)).to(device).eval()
-    batches = task.batches(
-        statistic.split,
-        labelled=statistic.labelled,
-        limit=statistic.samples,
-        seed=seed,
-        batch_size=statistic.batch_size,
-    )
-    state = dict(statistic.collect(attached, _counted(batches, device, seen)))
-    for name, tensor in state.items():
-        if not torch.isfinite(tensor).all():
-            raise FusionError(f"statistic {statistic.record.name} of {model} is not finite", tensor=name)
-    return {name: tensor.cpu() for name, tensor in state.items()}
+            return cache_dir("statistics") / f"{key}.safetensors"
+        except OSError:
+            return None
 
 
 def _counted(batches: Iterable[Batch], device: torch.device, seen: Callable[[int], None]) -> Iterator[Batch]:
@@ -143,22 +163,3 @@ def _counted(batches: Iterable[Batch], device: torch.device, seen: Callable[[int
         yield batch.to(device)
         count += len(batch)
         seen(count)
-
-
-def _cache_path(
-    statistic: Statistic, pool: ModelPool, model: str, task: AdaptationTask, seed: int
-) -> Path | None:
-    facts = {
-        "core": __version__,
-        "statistic": statistic.record.name,
-        "target": statistic.record.target,
-        "parameters": statistic.model_dump(mode="json"),
-        "model": pool.checkpoint(None if statistic.of_base else model).fingerprint(),
-        "task": task.fingerprint(),
-        "seed": seed,
-    }
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-    try:
-        return cache_dir("statistics") / f"{key}.safetensors"
-    except OSError:
-        return None

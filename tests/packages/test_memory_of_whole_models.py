@@ -18,6 +18,12 @@ CASES = [
     ("smile_upscaling", {"k": 8, "gate_k": 4}, 2),
     ("weight_ensembling_moe", MIXTURES, 2),
     ("adamerging", {"steps": 2}, 2),
+    ("model_recombination", {}, 3),
+    ("depth_upscaling", {}, 1),
+    ("depth_upscaling", {"layers": [0, 1] * 32}, 1),
+    ("expert_sparsity", {"num_experts": 4}, 0),
+    ("expert_sparsity", {"num_experts": 6, "progressive": True}, 0),
+    ("moe_pruner", {}, 0),
 ]
 
 

@@ -20,23 +20,28 @@ from fusionbench_core.testing.memory import peak_growth
 SLACK = 8 * 10**6
 """Bytes of a process that no plan knows of: buffers of products of large matrices, and of files."""
 
-WIDTH, DEPTH = 512, 16
+WIDTH, DEPTH, EXPERTS = 512, 16, 8
 MODEL = 4 * WIDTH**2 * DEPTH
-"""Bytes of one model: 17 MB."""
+"""Bytes of one model of linear layers: 17 MB. One of mixtures has 50 MB."""
+
+Case = tuple[str, dict[str, Any], int]
+"""Method, its parameters, and the number of models; 0 for one model of mixtures."""
 
 
-def held(cases: list[tuple[str, dict[str, Any], int]], directory: Path) -> list[dict[str, int]]:
+def held(cases: list[Case], directory: Path) -> list[dict[str, int]]:
     """What each run holds at most, `grown`, and what its plan states, `stated`, both in bytes.
 
     Args:
-        cases: Method, its parameters, and the number of models.
+        cases: What is run.
         directory: Empty; models are written there.
     """
     import wide
 
     count = max(models for *_, models in cases)
-    wide.make_models(directory / "large", WIDTH, DEPTH, count)
-    wide.make_models(directory / "small", 8, 2, count)
+    wide.make_models(directory / "large", count, WIDTH, DEPTH)
+    wide.make_models(directory / "small", count, 8, 2)
+    wide.make_models(directory / "large_mixtures", 1, WIDTH, DEPTH // 2, EXPERTS)
+    wide.make_models(directory / "small_mixtures", 1, 8, 2, EXPERTS)
     done = subprocess.run(
         [sys.executable, __file__, json.dumps(cases), str(directory)],
         capture_output=True,
@@ -76,13 +81,13 @@ def run(method: str, parameters: dict[str, Any], models: Path, width: int, count
 def measured(method: str, parameters: dict[str, Any], count: int, directory: Path) -> dict[str, int]:
     """What a run on large models holds, after one on small models has loaded all code."""
     stated: list[int] = []
-    run(method, parameters, directory / "small", 8, count)
-    large = directory / "large"
-    grown = peak_growth(lambda: stated.append(run(method, parameters, large, WIDTH, count)))
+    small, large = ("small", "large") if count else ("small_mixtures", "large_mixtures")
+    run(method, parameters, directory / small, 8, count or 1)
+    grown = peak_growth(lambda: stated.append(run(method, parameters, directory / large, WIDTH, count or 1)))
     return {"grown": grown, "stated": stated[0]}
 
 
-def main(cases: list[tuple[str, dict[str, Any], int]], directory: Path) -> None:
+def main(cases: list[Case], directory: Path) -> None:
     from fusionbench_core.allocator import freed_memory_given_back
 
     with freed_memory_given_back():

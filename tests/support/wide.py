@@ -36,16 +36,57 @@ def fb_tasks():
 
 
 class Wide(nn.Module):
-    """Linear layers, each as wide as the other."""
+    """Linear layers, each as wide as the other; or as many mixtures of experts, as Mixtral's are laid out."""
 
-    def __init__(self, width: int, depth: int) -> None:
+    def __init__(self, width: int, depth: int, experts: int = 0) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(depth))
+        self.layers = nn.ModuleList(
+            Mixture(width, experts) if experts else nn.Linear(width, width, bias=False) for _ in range(depth)
+        )
 
     def forward(self, x):
         for layer in self.layers:
             x = F.relu(layer(x))
         return x
+
+
+class Mixture(nn.Module):
+    def __init__(self, width: int, experts: int) -> None:
+        super().__init__()
+        self.gate = Gate(width, experts)
+        self.experts = Experts(width, experts)
+
+    def forward(self, x):
+        _, gates, chosen = self.gate(x)
+        return self.experts(x, chosen, gates)
+
+
+class Gate(nn.Module):
+    def __init__(self, width: int, experts: int) -> None:
+        super().__init__()
+        self.top_k = 2
+        self.weight = nn.Parameter(torch.zeros(experts, width))
+
+    def forward(self, x):
+        logits = F.linear(x, self.weight)
+        best, chosen = logits.softmax(-1).topk(self.top_k, dim=-1)
+        return logits, best, chosen
+
+
+class Experts(nn.Module):
+    def __init__(self, width: int, experts: int) -> None:
+        super().__init__()
+        self.act_fn = nn.SiLU()
+        self.gate_up_proj = nn.Parameter(torch.zeros(experts, width // 2, width))
+        self.down_proj = nn.Parameter(torch.zeros(experts, width, width // 4))
+
+    def forward(self, x, chosen, gates):
+        out = torch.zeros_like(x)
+        for expert, (first, second) in enumerate(zip(self.gate_up_proj, self.down_proj)):
+            gate, up = F.linear(x, first).chunk(2, dim=-1)
+            share = (gates * (chosen == expert)).sum(-1, keepdim=True)
+            out += share * F.linear(self.act_fn(gate) * up, second)
+        return out
 
 
 @implements(SOURCE)
@@ -64,16 +105,24 @@ class WideSource(fb.ModelSource):
         return [Path(self.path) / "wide.json"]
 
 
-def make_models(directory: Path, width: int, depth: int, count: int) -> dict[str, str]:
-    """A base and models, written as the source reads them, fp32; name -> path."""
+def make_models(directory: Path, count: int, *shape: int) -> dict[str, str]:
+    """A base and models in fp32, as the source reads them; name -> path.
+
+    Args:
+        directory: Where they are written.
+        count: How many there are beside the base.
+        shape: Width, depth and, for mixtures, the number of experts.
+    """
     paths = {}
     for seed, name in enumerate(["base", *"abcdefgh"[:count]]):
         generator = torch.Generator().manual_seed(seed)
         path = directory / name
         path.mkdir(parents=True)
-        (path / "wide.json").write_text(json.dumps([width, depth]))
-        shapes = {f"layers.{index}.weight": (width, width) for index in range(depth)}
-        state = {key: torch.randn(shape, generator=generator) / width for key, shape in shapes.items()}
+        (path / "wide.json").write_text(json.dumps(shape))
+        empty = Wide(*shape).state_dict()
+        state = {
+            key: torch.randn(tensor.shape, generator=generator) / shape[0] for key, tensor in empty.items()
+        }
         fb.write_safetensors(path / "model.safetensors", state)
         paths[name] = str(path)
     return paths

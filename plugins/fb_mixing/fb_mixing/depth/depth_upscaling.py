@@ -22,6 +22,7 @@ from fusionbench_core import (
     ModelPool,
     UnsupportedArchitecture,
     implements,
+    layer_of,
 )
 
 
@@ -58,8 +59,12 @@ class DepthUpscaling(ModelMethod):
 
     def memory(self, pool: ModelPool) -> int:
         """The model, and the layers that are copied."""
-        copies = 2 * (1 - self.drop) if self.layers is None else 2
-        return round(pool.live_bytes(next(iter(pool))) * (1 + copies))
+        name = next(iter(pool))
+        copies = 2 * (1 - self.drop)
+        if self.layers is not None:
+            depth = len({layer_of(key) for key in pool.checkpoint(name)} - {None})
+            copies = len(self.layers) / (depth or max(self.layers) + 1)
+        return round(pool.live_bytes(name) * (1 + copies))
 
     def fuse(self, job: FusionJob) -> Fused:
         (name,) = job.pool

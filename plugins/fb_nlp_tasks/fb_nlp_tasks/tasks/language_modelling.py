@@ -21,10 +21,11 @@ from torch.nn import functional as F
 from fb_nlp_tasks import plugin
 from fb_nlp_tasks.sources import examples
 from fb_nlp_tasks.tasks.blocks import BlockSplit, blocks
+from fb_nlp_tasks.tasks.declared import DeclaredTexts
 from fb_nlp_tasks.tasks.heads import NextTokens
 from fb_nlp_tasks.tasks.hf_datasets import read_texts
 from fb_nlp_tasks.tasks.text_classification import MINILM
-from fb_nlp_tasks.tasks.texts import SPLITS, find_file, read_card, read_running
+from fb_nlp_tasks.tasks.texts import read_card, read_running
 from fb_nlp_tasks.tasks.tokenised import load_tokenizer, tokenizer_directory, tokenizer_hash
 from fusionbench_core import (
     Batch,
@@ -40,12 +41,11 @@ from fusionbench_core import (
 
 VERSION = 1
 """Changes when the same parameters and data would be measured otherwise."""
-_LINES = (".jsonl", ".jsonl.gz")
 _RECORD = plugin.TASKS[1]
 
 
 @implements(_RECORD)
-class LanguageModelling(Task):
+class LanguageModelling(DeclaredTexts, Task):
     r"""Next-token prediction on running text, for causal language models.
 
     All texts of a split stand behind one another, each ended by the tokenizer's end of text, and are cut into
@@ -62,13 +62,6 @@ class LanguageModelling(Task):
     )
     tokenizer: str = Field(description="model directory or hub id of the models' tokenizer")
     length: int = Field(default=128, ge=2, description="L: tokens of a block")
-    text_column: str = Field(default="text", description="column of the texts")
-    splits: Mapping[Literal["train", "validation", "test"], str] | None = Field(
-        default=None,
-        description="our split -> split of the hub data set or file, slices included: {test: 'train[80%:]'}",
-    )
-    subset: str | None = Field(default=None, description="configuration of a hub data set")
-    revision: str | None = Field(default=None, description="branch, tag or commit of a hub data set")
 
     _blocks: dict[str, BlockSplit] = PrivateAttr(default_factory=dict)
 
@@ -85,14 +78,13 @@ class LanguageModelling(Task):
     @cached_property
     def texts(self) -> Mapping[str, list[str]]:
         """Split -> its texts; read on first use."""
-        file = find_file(self.dataset)
-        if file is not None and file.name.endswith(_LINES):
-            return read_running(file, self.text_column)
+        if self.lines:
+            return read_running(self.lines, self.text_column)
         return read_texts(
             self.dataset,
-            file,
+            self.file,
             text_column=self.text_column,
-            splits={**self.splits} if self.splits else {split: split for split in SPLITS},
+            splits=self.their_splits,
             subset=self.subset,
             revision=self.revision,
         )
@@ -103,8 +95,7 @@ class LanguageModelling(Task):
         return tokenizer_directory(self.tokenizer)
 
     def card(self) -> TaskCard:
-        file = find_file(self.dataset)
-        facts = read_card(file) if file is not None and file.name.endswith(_LINES) else {}
+        facts = read_card(self.lines) if self.lines else {}
         return TaskCard(
             title=facts.get("title", self.name),
             version=VERSION,

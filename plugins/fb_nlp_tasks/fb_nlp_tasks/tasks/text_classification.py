@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from fb_nlp_tasks import plugin
 from fb_nlp_tasks.sources import examples
 from fb_nlp_tasks.sources.text_models import TextClassifier, TextEncoder
+from fb_nlp_tasks.tasks.declared import DeclaredTexts
 from fb_nlp_tasks.tasks.expert_head import expert_classifier, head_hash
 from fb_nlp_tasks.tasks.heads import OwnClassifier, PromptClassifier
 from fb_nlp_tasks.tasks.hf_datasets import read_datasets
 from fb_nlp_tasks.tasks.prompt_head import prompt_head, prompt_key, shared_encoder
-from fb_nlp_tasks.tasks.texts import SPLITS, TextData, find_file, read_jsonl
+from fb_nlp_tasks.tasks.texts import TextData, read_jsonl
 from fb_nlp_tasks.tasks.tokenised import (
     TokenisedSplit,
     load_tokenizer,
@@ -38,7 +39,7 @@ _RECORD = plugin.TASKS[0]
 
 
 @implements(_RECORD)
-class TextClassification(ClassificationTask):
+class TextClassification(DeclaredTexts, ClassificationTask):
     """Single-label classification of texts, scored by accuracy and mean cross-entropy (nats).
 
     Three heads: `prompts` compares texts with label prompts, embedded once by the pre-trained encoder
@@ -46,9 +47,6 @@ class TextClassification(ClassificationTask):
     of a saved sequence classifier; `model` takes the logits that the model gives by itself.
     """
 
-    dataset: str = Field(
-        description="an embedded data set, a .jsonl[.gz], .csv, .json or .parquet file, or a hub id"
-    )
     head: Literal["prompts", "expert", "model"] = Field(
         default="prompts", description="what turns the trunk into a classifier"
     )
@@ -70,18 +68,9 @@ class TextClassification(ClassificationTask):
         default=None, description=f"tokens a text is cut to; default: the data set's card, else {_MAX_LENGTH}"
     )
     scale: float = Field(default=20.0, gt=0, description="multiplies the cosine of text and prompt")
-    text_column: str = Field(
-        default="text", description="column of the texts, in CSV, Parquet and hub data sets"
-    )
     label_column: str = Field(
         default="label", description="column of the labels, in CSV, Parquet and hub data sets"
     )
-    splits: Mapping[Literal["train", "validation", "test"], str] | None = Field(
-        default=None,
-        description="our split -> split of the hub data set or file, slices included: {test: 'train[80%:]'}",
-    )
-    subset: str | None = Field(default=None, description="configuration of a hub data set, e.g. sst2 of glue")
-    revision: str | None = Field(default=None, description="branch, tag or commit of a hub data set")
 
     _tokenised: dict[str, TokenisedSplit] = PrivateAttr(default_factory=dict)
 
@@ -108,15 +97,14 @@ class TextClassification(ClassificationTask):
     @cached_property
     def data(self) -> TextData:
         """The texts; read on first use."""
-        file = find_file(self.dataset)
-        if file is not None and file.name.endswith((".jsonl", ".jsonl.gz")):
-            return read_jsonl(file, self.labels)
+        if self.lines:
+            return read_jsonl(self.lines, self.labels)
         return read_datasets(
             self.dataset,
-            file,
+            self.file,
             text_column=self.text_column,
             label_column=self.label_column,
-            splits={**self.splits} if self.splits else {split: split for split in SPLITS},
+            splits=self.their_splits,
             subset=self.subset,
             revision=self.revision,
             labels=self.labels,
