@@ -19,17 +19,18 @@ def bars(groups: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, label: st
     """
     top = max((value for _, rows in groups for _, value in rows), default=1.0)
     decades = max(1.0, log10(max(top, 1.0)))
+    names = dict.fromkeys(name for _, rows in groups for name, _ in rows)
+    colours = {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(names)}
     parts, y = [f'<text x="8" y="18" font-weight="bold">{escape(label)}</text>'], 40
     for title, rows in groups:
         parts.append(f'<text x="8" y="{y}" font-weight="bold">{escape(title)}</text>')
         y += 8
-        for index, (name, value) in enumerate(rows):
+        for name, value in rows:
             length = (_WIDTH - _LEFT - _RIGHT) * log10(max(value, 1.0)) / decades + 2
-            colour = _COLOURS[index % len(_COLOURS)]
             middle = y + _BAR - 4
             parts.append(f'<text x="{_LEFT - 8}" y="{middle}" text-anchor="end">{escape(name)}</text>')
             parts.append(
-                f'<rect x="{_LEFT}" y="{y}" width="{length:.1f}" height="{_BAR}" rx="2" fill="{colour}"/>'
+                f'<rect x="{_LEFT}" y="{y}" width="{length:.1f}" height="{_BAR}" rx="2" fill="{colours[name]}"/>'
             )
             parts.append(f'<text x="{_LEFT + length + 6:.1f}" y="{middle}">{value:.3g}</text>')
             y += _BAR + _GAP
