@@ -30,7 +30,8 @@ def bars(groups: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, label: st
             middle = y + _BAR - 4
             parts.append(f'<text x="{_LEFT - 8}" y="{middle}" text-anchor="end">{escape(name)}</text>')
             parts.append(
-                f'<rect x="{_LEFT}" y="{y}" width="{length:.1f}" height="{_BAR}" rx="2" fill="{colours[name]}"/>'
+                f'<rect x="{_LEFT}" y="{y}" width="{length:.1f}" height="{_BAR}" rx="2" '
+                f'fill="{colours[name]}"/>'
             )
             parts.append(f'<text x="{_LEFT + length + 6:.1f}" y="{middle}">{value:.3g}</text>')
             y += _BAR + _GAP
