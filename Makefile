@@ -14,10 +14,13 @@ export OMP_NUM_THREADS ?= 1
 help: ## Show the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
+# Python compiles what is imported; to compile all 17 000 files at once takes over a minute.
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
+
 $(VENV)/.installed: pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
-	$(BIN)/pip install --quiet --disable-pip-version-check $(EDITABLE)
+	$(INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
+	$(INSTALL) $(EDITABLE)
 	touch $@
 
 demo: $(VENV)/.installed ## Fuse the embedded experts, evaluate the result, write the report.
