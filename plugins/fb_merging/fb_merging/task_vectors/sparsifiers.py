@@ -190,7 +190,7 @@ class MagPrune(Sparsifier):
 
     def drops(self, group: TensorGroup, library: ctypes.CDLL, pieces: StoredPieces) -> native.Drops | None:
         columns = math.prod(group.piece_shape[1:] if self._by_row(group.piece_shape) else group.piece_shape)
-        uniform, probabilities = [group.uniform(model) for model in group.names], list[Tensor | float]()
+        probabilities: list[Tensor | float] = []
         for model, density in enumerate(values_of(self.density, group.names, "density")):
             ranked: Tensor | float | None = density
             if density < 1 and columns > 1:
@@ -199,6 +199,7 @@ class MagPrune(Sparsifier):
             if ranked is None:
                 return None
             probabilities.append(ranked)
+        uniform = [group.uniform(model) for model in group.names]
         return native.Drops(uniform, probabilities, rescale=self.rescale == "probability")
 
     def apply(self, group: TensorGroup, found: Any) -> list[Tensor]:
