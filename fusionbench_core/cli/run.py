@@ -12,14 +12,14 @@ import click
 
 from fusionbench_core.cli.comparison import compare
 from fusionbench_core.cli.configured import compose_values, config_options, validate_run
+from fusionbench_core.cli.finished import show_report
 from fusionbench_core.cli.help import examples
-from fusionbench_core.cli.output import emit_json, facts, json_option
+from fusionbench_core.cli.output import emit_json, json_option
 from fusionbench_core.cli.stages import run_in_stages
 
 if TYPE_CHECKING:
     from fusionbench_core.registry import Registry
-    from fusionbench_core.report import Report
-    from fusionbench_core.run import Prepared, RunDirectory
+    from fusionbench_core.run import Prepared
 
 
 @click.command(
@@ -122,44 +122,6 @@ def _take_part(prepared: Prepared, registry: Registry) -> None:
     # Not an exit status of its own: Fabric would kill the first process before it has said what happened.
     with suppress(FusionError, KeyboardInterrupt):
         take_part(prepared, registry)
-
-
-def show_report(report: Report, directory: RunDirectory) -> None:
-    """The table, a picture, and where things are."""
-    import shutil
-
-    from fusionbench_core.report import summary_facts, summary_lines, terminal_chart
-
-    lines = summary_lines(report)
-    if lines:
-        click.echo()
-        _table(lines)
-        click.echo()
-        click.echo(terminal_chart(report, min(100, shutil.get_terminal_size().columns)))
-    click.echo()
-    page = directory.path / "report.html"
-    facts([*summary_facts(report), ("report", page if page.exists() else directory.path)])
-
-
-def _table(lines: list[tuple[str, ...]]) -> None:
-    if not sys.stdout.isatty():
-        from fusionbench_core.report import plain_table
-
-        click.echo("\n".join(plain_table(lines)))
-        return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    header, *rows = lines
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for position, title in enumerate(header):
-        grid.add_column(
-            title, justify="left" if position == 0 else "right", style="bold" if title == "fused" else None
-        )
-    for number, row in enumerate(rows):
-        grid.add_row(*row, end_section=number == len(rows) - 2)
-    Console().print(grid)
 
 
 def _quoted(value: Any) -> str:

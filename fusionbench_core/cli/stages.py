@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fusionbench_core.cli.finished import show_report
 from fusionbench_core.cli.output import emit_json
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ def run_in_stages(
         FusionError: what stopped a run; with the same output directory, finished ones are not repeated.
     """
     from fusionbench_core.cli.progress import make_console
-    from fusionbench_core.cli.run import show_report
     from fusionbench_core.run import RunDirectory
     from fusionbench_core.run.stages import run_stages
 
