@@ -5,7 +5,6 @@ No download, no file: every case is some kilobytes and made in a millisecond.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -301,6 +300,12 @@ def case(
 
 
 def _module(name: str, dtype: torch.dtype, seed: int, index: int) -> nn.Module:
+    return copy_of(_drawn(name, dtype, seed, index))
+
+
+@lru_cache(maxsize=256)
+def _drawn(name: str, dtype: torch.dtype, seed: int, index: int) -> nn.Module:
+    """What copies are made of: drawn once, and never handed out."""
     with torch.random.fork_rng(devices=[]):
         module = ARCHITECTURES[name]()
     start = _draw(name, seed, 0)
@@ -327,11 +332,40 @@ def _draw(name: str, seed: int, index: int) -> dict[str, Tensor]:
 
 
 def _changed(module: nn.Module, change: Callable[[str, Tensor], Tensor]) -> nn.Module:
-    twin = copy.deepcopy(module)
+    twin, state = copy_of(module), module.state_dict()
     with torch.no_grad():
         for key, tensor in twin.state_dict().items():
-            tensor.copy_(change(key, module.state_dict()[key].clone()))
+            tensor.copy_(change(key, state[key].clone()))
     return twin
+
+
+def copy_of(module: nn.Module) -> nn.Module:
+    """A copy of a module of the zoo; tensors that are tied stay tied.
+
+    What `copy.deepcopy` gives, without looking at each attribute: checks make thousands of copies.
+    """
+    return _copied(module, {})
+
+
+def _copied(module: nn.Module, seen: dict[int, Tensor]) -> nn.Module:
+    twin = object.__new__(type(module))
+    # Modules keep lists, sets and dicts of plain values, tensors and modules, and plain values.
+    vars(twin).update(
+        (name, value.copy() if isinstance(value, (dict, list, set)) else value)
+        for name, value in vars(module).items()
+    )
+    for tensors in (twin._parameters, twin._buffers):
+        for name, tensor in tensors.items():
+            if tensor is not None:
+                tensors[name] = seen[id(tensor)] = seen.get(id(tensor), _twin_of(tensor))  # type: ignore
+    for name, child in twin._modules.items():
+        twin._modules[name] = None if child is None else _copied(child, seen)
+    return twin
+
+
+def _twin_of(tensor: Tensor) -> Tensor:
+    values = tensor.detach().clone()
+    return nn.Parameter(values, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else values
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,7 +15,7 @@ from fusionbench_core.pools import ModelPool, PooledModel
 from fusionbench_core.records import implements
 from fusionbench_core.testing.check import Inapplicable
 from fusionbench_core.testing.subject import MethodSubject
-from fusionbench_core.testing.zoo import NAMES, ZOO_TASK, Case, ZooTask, state_of
+from fusionbench_core.testing.zoo import NAMES, ZOO_TASK, Case, ZooTask, copy_of, state_of
 
 
 class Stopping(StateDictCheckpoint):
@@ -94,7 +93,7 @@ def with_changes(case: Case, changes: Mapping[Any, Callable[[nn.Module], Any]]) 
     """A copy whose modules went through `changes`: model name, None for the base -> what is done to it."""
 
     def changed(name: str | None, module: nn.Module) -> nn.Module:
-        twin = copy.deepcopy(module)
+        twin = copy_of(module)
         if name in changes:
             changes[name](twin)
         return twin.requires_grad_(False)
