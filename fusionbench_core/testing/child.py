@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import gc
+import importlib.metadata
 import json
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from fusionbench_core.errors import FusionError, UnknownName
 from fusionbench_core.plugins import Plugin, installed_plugins
 from fusionbench_core.plugins.collection import configure
 from fusionbench_core.registry import default_registry
+from fusionbench_core.testing.check import Check
 from fusionbench_core.testing.choosing import chosen_subjects
 from fusionbench_core.testing.execute import run_checks
 from fusionbench_core.testing.sandbox import no_network
@@ -46,6 +50,18 @@ def _run(subjects: list[Subject], wanted: Mapping[str, Any], done: set, tell: An
     tell(subjects=[subject.name for subject in subjects])
     if wanted["list"]:
         return
+    # Whoever asks for entry points, as Fabric does for every training, reads those of everything installed.
+    # Nothing is installed while a plugin is checked.
+    importlib.metadata.entry_points = cache(importlib.metadata.entry_points)
+    known: set[str] = set()
+
+    def start(subject: Subject, check: Check) -> None:
+        if subject.name not in known:
+            known.add(subject.name)
+            # What was imported for others is no garbage: collections need not look through it again.
+            gc.freeze()
+        tell(start=[subject.name, check.id])
+
     results = run_checks(
         subjects,
         wanted["level"],
@@ -53,7 +69,7 @@ def _run(subjects: list[Subject], wanted: Mapping[str, Any], done: set, tell: An
         only=wanted["only"],
         done=done,
         failed=wanted["failed"],
-        on_start=lambda subject, check: tell(start=[subject.name, check.id]),
+        on_start=start,
     )
     for result in results:
         tell(result=result.to_json())

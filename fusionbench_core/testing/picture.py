@@ -49,9 +49,8 @@ def isolated(subject: MethodSubject, case: Case, **options: Any) -> Picture:
         return picture(subject, case, engine={"threads": 1}, **options)
 
 
-def behaviour(subject: MethodSubject, case: Case) -> Picture:
+def behaviour(subject: MethodSubject, found: Picture) -> Picture:
     """The part of a picture that users see: weights, or what a new architecture computes."""
-    found = isolated(subject, case)
     return found if subject.gives_weights else {k: v for k, v in found.items() if k.startswith(OUTPUTS)}
 
 

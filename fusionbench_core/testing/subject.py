@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fusionbench_core.pools import ModelSource
     from fusionbench_core.tasks import Task, TaskResult
     from fusionbench_core.testing.package_checks.fresh import Loaded, Resolved
+    from fusionbench_core.testing.picture import Picture
     from fusionbench_core.testing.zoo import Case
 
 
@@ -244,6 +245,24 @@ class MethodSubject(Subject):
         finally:
             if before is not None:
                 self.__dict__["first_traces"] = (before, global_state())
+
+    def fused(self, case: str = "mlp", dtype: str = "float32") -> dict[str, Tensor]:
+        """What :meth:`fuse` gives for a case as it is, once for all checks that only look at it."""
+        import torch
+
+        made = self.__dict__.setdefault("fused_before", {})
+        if (case, dtype) not in made:
+            fused = self.fuse(self.case(case, dtype=getattr(torch, dtype)))
+            # Copies: whatever the method keeps of a result, and does to it in later runs, is not seen here.
+            made[case, dtype] = {name: tensor.clone() for name, tensor in fused.items()}
+        return dict(made[case, dtype])
+
+    @cached_property
+    def pictured(self) -> Picture:
+        """What `isolated` gives for the plainest case, once for all checks that compare others with it."""
+        from fusionbench_core.testing.picture import isolated
+
+        return {name: tensor.clone() for name, tensor in isolated(self, self.case()).items()}
 
     @cached_property
     def first_traces(self) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -54,7 +54,7 @@ def batch_norm(subject: MethodSubject) -> None:
     """
     subject.needs_weights()
     case = subject.case("conv_bn")
-    lowest = float(subject.fuse(case)["bn.running_var"].min())
+    lowest = float(subject.fused("conv_bn")["bn.running_var"].min())
     if lowest < 0:
         raise Violation(
             "bn.running_var, a variance, is negative", measured=f"{lowest:.3g}", bound="0 or more"

@@ -243,7 +243,7 @@ def usable_elsewhere(subject: MethodSubject) -> None:
             raise Violation(f"it cannot be {way}: {unexpected(error)}") from error
         if values(again) != values(method):
             raise Violation(f"it changes when it is {way}", measured=values(again), bound=values(method))
-    here = sorted(subject.fuse(subject.case()))
+    here = sorted(subject.fused())
     try:
         there = fresh.run(fused_there, subject.record, method)
     except Exception as error:

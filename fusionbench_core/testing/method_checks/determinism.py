@@ -13,6 +13,7 @@ from fusionbench_core.testing.check import Inapplicable, Violation, check
 from fusionbench_core.testing.picture import (
     OUTPUTS,
     TRAINED,
+    Picture,
     assert_alike,
     assert_same,
     behaviour,
@@ -40,8 +41,7 @@ def same_seed(subject: MethodSubject) -> None:
     Fix: draw random numbers from `group.uniform` or `job.generator`, never from the clock or the system;
     keep nothing on the object or the module between two runs.
     """
-    case = subject.case()
-    first, second = (isolated(subject, case) for _ in range(2))
+    first, second = subject.pictured, isolated(subject, subject.case())
     assert_same(first, second, "fusing twice with the same seed gives two results")
 
 
@@ -55,7 +55,7 @@ def seed_matters_as_declared(subject: MethodSubject) -> None:
     `job.generator`, which know the run's seed.
     """
     case = subject.case()
-    first, second = (isolated(subject, case, seed=seed) for seed in (0, 1))
+    first, second = subject.pictured, isolated(subject, case, seed=1)
     differs = same_bits(first, second)
     if subject.capabilities.random and differs is None:
         raise Violation("it is declared random, and two seeds give the same result", reproduce=_TWO_SEEDS)
@@ -114,15 +114,17 @@ def order_of_models(subject: MethodSubject) -> None:
     if subject.count() < 2:
         raise Inapplicable("it takes one model only")
     case = subject.case()
-    wanted = behaviour(subject, case)
+    wanted = behaviour(subject, subject.pictured)
     if not subject.capabilities.ordered:
         turned = type(case)(case.name, case.base, _reversed(case.models), _reversed(case.tasks))
         what = "models named in another order give another result, and `ordered` is not declared"
-        assert_alike(subject, behaviour(subject, turned), wanted, case, what)
+        found = behaviour(subject, isolated(subject, turned))
+        assert_alike(subject, found, wanted, case, what)
         return
     if subject.capabilities.random:
         raise Inapplicable("its random numbers are keyed by the models' names, which cannot be changed alone")
-    found = {_old(name): tensor for name, tensor in behaviour(subject, _renamed(case)).items()}
+    others = behaviour(subject, isolated(subject, _renamed(case)))
+    found = {_old(name): tensor for name, tensor in others.items()}
     what = "it is declared ordered, and models of other names, in the same order, give another result"
     assert_alike(subject, found, wanted, case, what)
 
@@ -273,16 +275,21 @@ def _under_two_hash_seeds(subject: MethodSubject) -> tuple[dict[str, str], dict[
     """Digests under `PYTHONHASHSEED=1` and `=2`, where this process may have the second."""
     from fusionbench_core.testing.fresh import run
 
-    first = run(_digests, subject.record, hashseed=1)
+    first = run(_digests_there, subject.record, hashseed=1)
     if os.environ.get("PYTHONHASHSEED") == "2":
-        return first, _digests(subject.record)
-    return first, run(_digests, subject.record, hashseed=2)
+        return first, _digests(subject.pictured)
+    return first, run(_digests_there, subject.record, hashseed=2)
 
 
-def _digests(record: MethodRecord) -> dict[str, str]:
-    """Tensor name -> hash of its bytes; runs in whichever process has the hash seed."""
-    from fusionbench_core.checkpoints.checkpoint import hash_tensor
-
+def _digests_there(record: MethodRecord) -> dict[str, str]:
+    """The digests of what a method gives; runs in whichever process has the hash seed."""
     subject = subject_of(record)
     assert isinstance(subject, MethodSubject)
-    return {name: hash_tensor(tensor).hex() for name, tensor in isolated(subject, subject.case()).items()}
+    return _digests(subject.pictured)
+
+
+def _digests(found: Picture) -> dict[str, str]:
+    """Tensor name -> hash of its bytes."""
+    from fusionbench_core.checkpoints.checkpoint import hash_tensor
+
+    return {name: hash_tensor(tensor).hex() for name, tensor in found.items()}

@@ -56,7 +56,7 @@ def any_order(subject: MethodSubject) -> str | None:
 
     def probe(dtype: torch.dtype) -> None:
         case = subject.case("mlp", dtype=dtype)
-        wanted = fused(subject, case)
+        wanted = as_it_is(subject, case, dtype)
         for other in _reordered(subject, case):
             compare(subject, case, fused(subject, other), wanted, "another order gives another result")
 
@@ -135,7 +135,7 @@ def scale(subject: MethodSubject) -> str | None:
 
     def probe(dtype: torch.dtype) -> None:
         case = subject.case("mlp", dtype=dtype)
-        plain = subject.fuse(case)
+        plain = as_it_is(subject, case, dtype)
         # Powers of two: scaling itself does not round.
         for factor in (4, 2**-10):
             scaled = case.floats_changed(lambda model, key, tensor, factor=factor: tensor * factor)
@@ -178,6 +178,13 @@ def fused(subject: MethodSubject, case: Case, **options: Any) -> Any:
     if subject.gives_weights:
         return subject.fuse(case, **options)
     return subject.raw(case.models, case.base, tasks=case.tasks, **options)
+
+
+def as_it_is(subject: MethodSubject, case: Case, dtype: torch.dtype) -> Any:
+    """What :func:`fused` gives for the plainest case of this dtype; weights are fused once for all checks."""
+    if subject.gives_weights:
+        return subject.fused(dtype=str(dtype).removeprefix("torch."))
+    return fused(subject, case)
 
 
 def compare(subject: MethodSubject, case: Case, found: Any, wanted: Any, what: str) -> None:

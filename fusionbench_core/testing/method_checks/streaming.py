@@ -48,7 +48,7 @@ def locality(subject: MethodSubject) -> None:
     if declared.locality == "model" or declared.surveys or declared.statistics:
         raise Inapplicable("it declares that it looks at whole models")
     case = subject.case("vit_tiny" if declared.locality == "layer" else "mlp")
-    wanted = isolated(subject, case)
+    wanted = isolated(subject, case) if declared.locality == "layer" else subject.pictured
     first = next(iter(case.models))
     for key in _probed(case, declared.locality):
         changed = case.changed(

@@ -28,7 +28,7 @@ def keys_in_order(subject: MethodSubject) -> None:
     subject.needs_weights()
     for name in ("mlp", "plain_lm"):
         case = subject.case(name)
-        wanted, given = list(case.base.state_dict()), given_by(subject, case)
+        wanted, given = list(case.base.state_dict()), given_by(subject, name)
         # A model method may give some of the names, in any order: the core puts them in their places.
         found = list(given) if given.complete else [*wanted, *(k for k in given if k not in wanted)]
         if found != wanted:
@@ -52,7 +52,7 @@ def shapes_kept(subject: MethodSubject) -> None:
     subject.needs_weights()
     for name in ("mlp", "conv_bn", "plain_lm"):
         case = subject.case(name)
-        given = given_by(subject, case)
+        given = given_by(subject, name)
         for key, tensor in case.base.state_dict().items():
             if key in given and given[key].shape != tensor.shape:
                 raise Violation(
@@ -74,8 +74,7 @@ def dtype_kept(subject: MethodSubject) -> None:
     import torch
 
     for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
-        case = subject.case("mlp", dtype=dtype)
-        for name, tensor in subject.fuse(case).items():
+        for name, tensor in subject.fused(dtype=str(dtype).removeprefix("torch.")).items():
             if tensor.is_floating_point() and tensor.dtype != dtype:
                 raise Violation(f"{name} changed its dtype", measured=tensor.dtype, bound=dtype)
 
@@ -147,7 +146,7 @@ def ties_kept(subject: MethodSubject) -> None:
     subject.needs_weights()
     case = subject.case("plain_lm")
     first, second = "embed.weight", "head.weight"
-    given = given_by(subject, case)
+    given = given_by(subject, case.name)
     if second in given and (first not in given or not given[first].equal(given[second])):
         how = "merged apart" if first in given else f"given without {first}"
         raise Violation(f"{second}, which is tied to {first}, is {how}")
@@ -184,12 +183,21 @@ class Given(dict[str, Any]):
     complete: bool = True
 
 
-def given_by(subject: MethodSubject, case: Case) -> Given:
+def given_by(subject: MethodSubject, name: str) -> Given:
     """The tensors as a method gives them, before the core puts them in order, casts and completes them."""
-    from fusionbench_core.methods import Fused, ModelMethod
+    from fusionbench_core.methods import ModelMethod
 
     if not issubclass(subject.cls, ModelMethod):
-        return Given(subject.fuse(case))
+        return Given(subject.fused(name))
+    made = subject.__dict__.setdefault("given_before", {})
+    if name not in made:
+        made[name] = _given_by_model_method(subject, subject.case(name))
+    return made[name]
+
+
+def _given_by_model_method(subject: MethodSubject, case: Case) -> Given:
+    from fusionbench_core.methods import Fused
+
     seen: list[Any] = []
 
     def fuse(method: Any, job: Any) -> Any:
