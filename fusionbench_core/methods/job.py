@@ -55,9 +55,9 @@ class FusionJob:
     def fabric(self) -> Fabric:
         """Lightning Fabric, configured by the run: devices, precision, strategy. Launched."""
         if self.make_fabric is None:
-            from lightning.fabric import Fabric
+            from fusionbench_core.fabric import fabric_class
 
-            return Fabric(accelerator="cpu", devices=1)
+            return fabric_class()(accelerator="cpu", devices=1)
         return self.make_fabric()
 
     def merge(self, method: TensorMethod) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from fusionbench_core.engine.memory import merge_in_memory
 from fusionbench_core.engine.plan import Plan, make_plan
 from fusionbench_core.engine.step import PlanStep
 from fusionbench_core.errors import FusionError, MethodError
+from fusionbench_core.fabric import fabric_class
 from fusionbench_core.methods.fused import Fused
 from fusionbench_core.methods.job import FusionJob
 from fusionbench_core.methods.method import ModelMethod, TensorMethod
@@ -183,9 +184,7 @@ def _as_read(prepared: Prepared) -> ModelPool:
 
 def make_fabric(config: FabricConfig) -> Any:
     """Lightning Fabric as configured, launched."""
-    from lightning.fabric import Fabric
-
-    fabric = Fabric(
+    fabric = fabric_class()(
         accelerator=config.accelerator,
         devices=config.devices,
         strategy=config.strategy,
