@@ -233,10 +233,10 @@ static inline void add_to_base(float *restrict total, const pieces *p, const flo
         for (int64_t i = 0; i < width; i++) total[i] = __builtin_fmaf(total[i], scale, base[i]);
 }
 
-/* Drop entries at random, trim each task vector to magnitudes from its threshold to its ceiling, multiply it with its factor, elect the
-   sign of the sum, and merge what has it: the mean (no sum of weights is below `number`), the sum or the maximum.
-   Or elect nothing: the sum of ALL over `number`. With a base, out = base + scale * that, else just that.
-   `scratch` has room for a block of each model. Gives 0 if anything is NaN or Inf, else 1. */
+/* Drop entries at random, trim each task vector to magnitudes from its threshold to its ceiling, multiply it with
+   its factor, elect the sign of the sum, and merge what has it: the mean (no sum of weights is below `number`), the
+   sum or the maximum. Or elect nothing: the sum of ALL over `number`. With a base, out = base + scale * that, else
+   just that. `scratch` has room for a block of each model. Gives 0 if anything is NaN or Inf, else 1. */
 int64_t trim_and_elect(float *restrict out, const pieces *p, const drop *drops,
                        const float *restrict thresholds, const float *restrict ceilings,
                        const float *restrict factors, const float *restrict weights, int64_t how, float number,

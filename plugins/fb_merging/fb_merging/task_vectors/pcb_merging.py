@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fb_merging.operations.combine import add_all
-from fb_merging.operations.magnitude import PairOfTotals, ThresholdPair
+from fb_merging.operations.threshold_pair import PairOfTotals, ThresholdPair
 from fb_merging.task_vectors.records import PCB_MERGING
 from fusionbench_core import Survey, TensorGroup, TensorMethod, implements
 

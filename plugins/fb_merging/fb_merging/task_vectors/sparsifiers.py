@@ -36,7 +36,7 @@ Locality = Literal["element", "row", "tensor"]
 class Bounds:
     """The smallest magnitude kept of each model's task vector, and the largest; all by default."""
 
-    low: list[float]
+    low: list[float] | None = None
     high: list[float] | None = None
 
 
@@ -79,8 +79,8 @@ class Sparsifier(BaseModel):
     def bounds(
         self, group: TensorGroup, library: ctypes.CDLL, source: native.Source, found: Any
     ) -> Bounds | None:
-        """Which magnitudes are kept of each model, by a step that is not random; None with NaN and Inf."""
-        raise NotImplementedError
+        """Which magnitudes are kept of each model, all by default; None with NaN and Inf."""
+        return Bounds()
 
     @abstractmethod
     def apply(self, group: TensorGroup, found: Any) -> list[Tensor]:
@@ -113,7 +113,7 @@ class KeepLargest(Sparsifier):
         self, group: TensorGroup, library: ctypes.CDLL, source: native.Source, found: list[float] | None
     ) -> Bounds | None:
         if self._keeps_all:
-            return Bounds([0.0] * len(group.names))
+            return Bounds()
         if found is not None:
             return Bounds(found)
         n = math.prod(group.piece_shape)

@@ -99,12 +99,12 @@ class TaskVectorMerging(TensorMethod):
 
     def _from_stored(self, group: TensorGroup) -> Tensor | None:
         """The same, without any task vector in memory; None where that cannot be."""
-        library, merge_func = _library(group, self.sparsify), self.combine.in_one_pass
-        source = _source(group, library, self.sparsify) if library and merge_func else None
-        if library is None or merge_func is None or source is None:
+        merge_func = self.combine.in_one_pass
+        if merge_func is None or (reading := _reading(group, self.sparsify)) is None:
             return None
-        bounds = Bounds([0.0] * len(group.names))
-        if self.sparsify and not self.sparsify[-1].random:
+        library, source = reading
+        bounds: Bounds | None = Bounds()
+        if self.sparsify:
             found = (group.survey or (None,))[-1]
             bounds = self.sparsify[-1].bounds(group, library, source, found)
         if bounds is None:
@@ -146,11 +146,10 @@ class StepSurvey(Survey):
     def _observe_stored(self, group: TensorGroup, before: Sequence[Sparsifier]) -> Any:
         """The same, without any task vector in memory; None where that cannot be."""
         drop_alone = [step.random for step in before] == [True]
-        library = _library(group, before) if drop_alone else None
-        source = _source(group, library, before) if library else None
-        if library is None or source is None or not isinstance(self.current, MagnitudeThreshold):
+        if not drop_alone or not isinstance(self.current, MagnitudeThreshold):
             return None
-        return self.current.observe_stored(group, library, source)
+        reading = _reading(group, before)
+        return None if reading is None else self.current.observe_stored(group, *reading)
 
     def advance(self, total: Any) -> Survey | tuple[Any, ...]:
         state = self.current.advance(total)
@@ -170,20 +169,22 @@ def _survey_of(steps: tuple[Sparsifier, ...], found: tuple[Any, ...]) -> Survey 
     return None
 
 
-def _library(group: TensorGroup, steps: Sequence[Sparsifier]) -> ctypes.CDLL | None:
-    """The functions in C, if they can do these steps: a drop at random, then bounds, or one of them."""
+def _reading(group: TensorGroup, steps: Sequence[Sparsifier]) -> tuple[ctypes.CDLL, native.Source] | None:
+    """The functions in C, and the models that they read, less what the first step drops of them at random.
+
+    None where they cannot do these steps: they can drop at random, then trim to bounds, or one of both.
+    """
     fits = [step.random for step in steps] in ([], [True], [False], [True, False])
     entries = math.prod(group.piece_shape) * len(group.names)
-    return native.library_for(entries) if entries and fits and all(s.in_one_pass for s in steps) else None
-
-
-def _source(group: TensorGroup, library: ctypes.CDLL, steps: Sequence[Sparsifier]) -> native.Source | None:
-    """The models, less what the first step drops of them at random; None where that cannot be."""
-    pieces = group.stored()
-    if pieces is None or not (steps and steps[0].random):
-        return pieces and native.Source(pieces)
+    able = entries and fits and all(step.in_one_pass for step in steps)
+    library = native.library_for(entries) if able else None
+    pieces = group.stored() if library else None
+    if library is None or pieces is None:
+        return None
+    if not (steps and steps[0].random):
+        return library, native.Source(pieces)
     drops = steps[0].drops(group, library, pieces)
-    return drops and native.Source(pieces, drops)
+    return None if drops is None else (library, native.Source(pieces, drops))
 
 
 def _sparsify(group: TensorGroup, steps: Sequence[Sparsifier], found: Sequence[Any]) -> None:
