@@ -56,6 +56,16 @@ def test_polar_is_the_nearest_orthogonal_matrix():
     torch.testing.assert_close(polar(turn.double() @ stretch.double()), turn.double())
 
 
+def test_a_matrix_is_decomposed_where_no_eigenvalues_are_found(monkeypatch):
+    def fail(*args, **kwargs):
+        raise torch.linalg.LinAlgError("did not converge")
+
+    monkeypatch.setattr(torch.linalg, "eigh", fail)
+    matrix = draw(4, 6)
+    u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
+    torch.testing.assert_close(polar(matrix), u @ vh)
+
+
 def test_a_matrix_with_nan_is_an_error_and_not_a_result():
     with pytest.raises(MethodError, match="did not converge"):
         svd(torch.tensor([[1.0, torch.nan], [0.0, 1.0]]))

@@ -218,7 +218,8 @@ def polar_parts(matrix: Tensor) -> tuple[list[Tensor], Tensor]:
 
     From the eigenvalues of the smaller Gram matrix, $(A A^\top)^{-1/2} A$, which takes half to a quarter of
     the time of a singular value decomposition. The errors grow with the square of the condition number: above
-    $3 \cdot 10^4$ they would exceed the rounding of a result in fp32, and the matrix is decomposed.
+    $3 \cdot 10^4$ they would exceed the rounding of a result in fp32, and the matrix is decomposed, as it is
+    where no eigenvalues are found.
 
     Args:
         matrix: `(m, n)`.
@@ -232,8 +233,8 @@ def polar_parts(matrix: Tensor) -> tuple[list[Tensor], Tensor]:
         return [part.T for part in reversed(parts)], s
     try:
         squares, vectors = torch.linalg.eigh(gram(wide))
-    except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
-        raise _failed(matrix, error) from error
+    except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
+        squares = vectors = wide.new_zeros(0)
     if not len(squares) or float(squares[0]) * _CONDITION**2 <= float(squares[-1]):
         factors = svd(wide)
         return [factors.u, factors.vh], factors.s
