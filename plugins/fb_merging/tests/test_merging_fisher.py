@@ -108,6 +108,41 @@ def test_gram_matrices_of_gradients(rows):
     assert model.trunk.weight.grad is None
 
 
+class Shifted(nn.Module):
+    """Logits are sums over three positions, each with a shift of its own: all have the same gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.ParameterDict({"shift": torch.zeros(1, 3, 4)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x[:, None] + self.trunk["shift"]).sum(1)
+
+
+def test_gradients_that_share_their_memory(rows):
+    found = AbsGradient().collect(Shifted(), batches_of(rows, 4, labelled=True))
+    p = (3 * rows.double()).softmax(1)
+    expected = (torch.eye(4, dtype=torch.float64)[torch.arange(10) % 3] - p).abs().mean(0)
+    torch.testing.assert_close(found["shift"].double(), expected.expand(1, 3, 4), rtol=1e-4, atol=1e-7)
+
+
+class EachPosition(nn.Module):
+    """Logits of the next token at each of two positions, as a language model gives them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.trunk(x)[:, None].expand(-1, 2, -1)
+
+
+@pytest.mark.parametrize("statistic", [DiagFisher(), DiagFisher(estimate="sampled"), GradientGram()])
+def test_predictions_other_than_one_class_a_sample_are_an_error(rows, statistic):
+    with pytest.raises(TaskError, match=r"the shape \[\d, 2, 3\]"):
+        statistic.collect(EachPosition(), batches_of(rows, 4))
+
+
 @pytest.mark.parametrize("statistic", [DiagFisher(), GradientGram(), AbsGradient()])
 def test_no_samples_is_an_error(statistic):
     with pytest.raises(TaskError, match="no samples"):

@@ -33,10 +33,10 @@ class AbsGradient(Statistic):
         """Name of a parameter in the trunk's state dict -> its mean magnitude of gradient, of its shape.
 
         Raises:
-            TaskError: if there are no samples.
+            TaskError: if there are no samples, or no classes.
         """
         return mean_over_samples(model, batches, "empirical", self.split, _add_magnitude)
 
 
 def _add_magnitude(total: Tensor, grad: Tensor, weight: float) -> None:
-    total.add_(grad.abs_(), alpha=weight)
+    total.add_(grad.abs(), alpha=weight)

@@ -39,7 +39,7 @@ class DiagFisher(Statistic):
         """Name of a parameter in the trunk's state dict -> its Fisher information, of its shape.
 
         Raises:
-            TaskError: if there are no samples.
+            TaskError: if there are no samples, or no classes.
         """
         return mean_over_samples(model, batches, self.estimate, self.split, _add_square)
 

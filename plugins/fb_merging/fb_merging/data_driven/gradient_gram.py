@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fb_merging.data_driven.gradients import drawn_label, require_samples
+from fb_merging.data_driven.gradients import drawn_label, log_probabilities, require_samples
 from fb_merging.data_driven.records import GRADIENT_GRAM
 from fusionbench_core import Batch, Statistic, frozen, implements
 
@@ -37,7 +37,7 @@ class GradientGram(Statistic):
         """Name of a linear weight in the trunk's state dict -> its matrix, `(out, out)`.
 
         Raises:
-            TaskError: if there are no samples.
+            TaskError: if there are no samples, or no classes.
         """
         trunk = model.get_submodule("trunk")
         stored = trunk.state_dict().keys()
@@ -62,7 +62,7 @@ class GradientGram(Statistic):
 
 def _backward(model: nn.Module, batch: Batch) -> None:
     with torch.enable_grad():
-        log_p = model(**batch.inputs).float().log_softmax(-1)
+        log_p = log_probabilities(model, batch.inputs)
         labels = _labels(log_p.detach().exp(), batch.indices).to(log_p.device)
         chosen = log_p.gather(1, labels[:, None]).sum()
     if chosen.requires_grad:

@@ -35,25 +35,27 @@ def mean_over_samples(
         estimate: Which labels.
         split: Where the batches come from, for messages.
         accumulate: Called with a sum, a gradient and its weight: adds the weight times a function of the
-            gradient to the sum, in place. The gradient may be overwritten.
+            gradient to the sum, in place.
 
     Returns:
         Name of a parameter in the trunk's state dict, of tied ones all names -> the mean, of its shape.
 
     Raises:
-        TaskError: if there are no samples.
+        TaskError: if there are no samples, or no classes.
     """
     sums: dict[str, Tensor] = {}
     count = 0
     for labels in sample_gradients(model, batches, estimate, split):
         count += 1
         for weight, gradient in labels:
-            for name, grad in gradient.items():
+            while gradient:  # Nothing is left of it when the next one is computed.
+                name, grad = gradient.popitem()
                 if name not in sums:
                     sums[name] = torch.zeros_like(grad)
                 accumulate(sums[name], grad, weight)
+                del grad
     names = stored_parameters(model.get_submodule("trunk"))
-    return {alias: total / count for name, total in sums.items() for alias in names[name]}
+    return {alias: sums[name] / count for name, aliases in names.items() if name in sums for alias in aliases}
 
 
 def stored_parameters(trunk: nn.Module) -> dict[str, list[str]]:
@@ -75,7 +77,7 @@ def sample_gradients(
     under their own names, in fp32 at least; parameters that a sample does not reach are left out.
 
     Raises:
-        TaskError: if there are no samples.
+        TaskError: if there are no samples, or no classes.
     """
     trunk = model.get_submodule("trunk")
     parameters = {name: trunk.get_parameter(name) for name in stored_parameters(trunk)}
@@ -105,6 +107,22 @@ def require_samples(seen: int, split: str) -> None:
         )
 
 
+def log_probabilities(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Of each class, for each sample: `(n, classes)`, in fp32.
+
+    Raises:
+        TaskError: if the model predicts something else than one class a sample.
+    """
+    logits = model(**inputs)
+    if logits.ndim != 2:
+        raise TaskError(
+            "statistics of gradients are those of one label a sample, and the task has other predictions",
+            why=f"its logits have the shape {list(logits.shape)}, and not (samples, classes)",
+            fix="give the models tasks of classification, or use a method that takes no gradients: regmean",
+        )
+    return logits.float().log_softmax(-1)
+
+
 def drawn_label(probabilities: Tensor, index: int) -> int:
     """A label drawn from `(classes,)` probabilities; the same for a sample in whatever batch it comes."""
     uniform = torch.rand((), generator=torch.Generator().manual_seed(index), dtype=torch.float64)
@@ -117,7 +135,7 @@ def _of_sample(
 ) -> Iterator[tuple[float, dict[str, Tensor]]]:
     with torch.enable_grad():
         inputs = {name: tensor[row : row + 1] for name, tensor in batch.inputs.items()}
-        log_p = model(**inputs)[0].float().log_softmax(-1)
+        log_p = log_probabilities(model, inputs)[0]
     probabilities = log_p.detach().exp()
     if estimate == "empirical":
         assert batch.labels is not None
