@@ -14,7 +14,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from fusionbench_core.checkpoints import Checkpoint, TensorInfo
 from fusionbench_core.pools import ModelPool, PooledModel
 
-ROWS, COLUMNS = 16, 512
+ROWS, COLUMNS = 8, 1024
 """Shape of each tensor of a large model, unless another one is asked for."""
 
 

@@ -128,7 +128,7 @@ def borrow(directory: Path) -> Path:
         for entry in Path(site).iterdir():
             name = _plain(entry.name.removesuffix(".dist-info").partition("-")[0].removesuffix(".py"))
             link = directory / entry.name
-            if name in ours or entry.suffix == ".pth" or link.exists() or entry.name == "__pycache__":
+            if name in ours or entry.suffix == ".pth" or link.exists():
                 continue
             try:
                 link.symlink_to(entry)
