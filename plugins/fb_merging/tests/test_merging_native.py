@@ -67,12 +67,13 @@ def test_sparse_merging_has_the_same_bits(in_c, monkeypatch, method, parameters,
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("density", [0.3, 1.0])
-def test_nan_and_inf_are_seen_where_small_updates_are_trimmed(in_c, density, bad):
+@pytest.mark.parametrize("method", ["ties_merging", "dare_linear", "dare_ties", "della"])
+def test_nan_and_inf_are_seen_where_updates_are_trimmed_or_dropped(in_c, method, density, bad):
     generator = torch.Generator().manual_seed(1)
     base, *experts = ({"w": torch.randn(5000, generator=generator)} for _ in range(3))
     experts[1]["w"][4500] = bad
     with pytest.raises(NonFiniteInput, match="1 of 5000") as caught:
-        fuse("ties_merging", models=dict(zip("ab", experts)), base=base, density=density)
+        fuse(method, models=dict(zip("ab", experts)), base=base, density=density)
     assert caught.value.where["model"] == "b"
 
 
