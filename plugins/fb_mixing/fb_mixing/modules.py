@@ -51,6 +51,11 @@ def tensors_inside(pool: ModelPool, patterns: Sequence[str]) -> dict[str, Tensor
     }
 
 
+def live_bytes_inside(pool: ModelPool, patterns: Sequence[str]) -> int:
+    """Bytes of all of these in a live model."""
+    return 4 * sum(info.numel for info in tensors_inside(pool, patterns).values())
+
+
 def input_widths(inside: Mapping[str, TensorInfo], patterns: Sequence[str]) -> dict[str, int]:
     """Module whose name fits a pattern -> size of its input, from the headers of the tensors inside.
 

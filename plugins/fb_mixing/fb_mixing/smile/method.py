@@ -121,7 +121,8 @@ class SmileUpscaling(ModelMethod):
         module = job.pool.module()
         base_parameters = active = count(module)
         layers, tied = linear_layers(module, job.pool)
-        names, shapes = list(layers), dict[str, dict[str, Any]]()
+        names = list(layers)
+        shapes: dict[str, dict[str, Any]] = {}
         for done, name in enumerate(names):
             job.progress(done, len(names), name)
             linear = layers.pop(name)  # The last to hold it once it is replaced.

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from fb_mixing.modules import FEED_FORWARD, matching, tensors_inside
+from fb_mixing.modules import FEED_FORWARD, live_bytes_inside, matching
 from fb_mixing.sparse.mixtral import as_mixtral, feed_forward_names, mixtral_config
 from fb_mixing.sparse.mixtures import bytes_of_mixtures, input_width, mixtures_in
 from fb_mixing.sparse.records import MIXTRAL_MERGING
@@ -132,7 +132,7 @@ class MixtralMerging(ModelMethod):
         config = mixtral_config(pool, len(pool), self.top_k) if self.modules == FEED_FORWARD else None
         size = bytes_of_mixtures(pool, self.modules, len(pool), plain=config is not None)
         if config is None:
-            return size + 4 * sum(info.numel for info in tensors_inside(pool, self.modules).values())
+            return size + live_bytes_inside(pool, self.modules)
         return size + (pool.live_bytes() if self.router_init != "random" else 0)
 
     def fuse(self, job: FusionJob) -> Fused:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import Field, PositiveInt
 
-from fb_mixing.modules import FEED_FORWARD, matching, tensors_inside
+from fb_mixing.modules import FEED_FORWARD, live_bytes_inside, matching
 from fb_mixing.sparse.mixtral import as_mixtral, feed_forward_names, mixtral_config
 from fb_mixing.sparse.mixtures import bytes_of_mixtures, input_width, mixtures_in
 from fb_mixing.sparse.records import MIXTRAL_UPCYCLING
@@ -66,8 +66,8 @@ class MixtralUpcycling(ModelMethod):
     def memory(self, pool: ModelPool) -> int:
         """The mixture, in the dtype of its files if it is a Mixtral; else beside the modules it replaces."""
         plain = self._plain and mixtral_config(pool, self.num_experts, self.top_k) is not None
-        replaced = 0 if plain else sum(info.numel for info in tensors_inside(pool, self.modules).values())
-        return bytes_of_mixtures(pool, self.modules, self.num_experts, plain=plain) + 4 * replaced
+        replaced = 0 if plain else live_bytes_inside(pool, self.modules)
+        return bytes_of_mixtures(pool, self.modules, self.num_experts, plain=plain) + replaced
 
     def fuse(self, job: FusionJob) -> Fused:
         (name,) = job.pool
