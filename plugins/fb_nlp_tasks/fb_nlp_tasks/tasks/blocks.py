@@ -47,7 +47,8 @@ def blocks(tokenizer: Any, texts: Sequence[str], length: int) -> BlockSplit:
     What is left of the last block is left out, as in transformers' examples of language modelling.
     """
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    each = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+    # Not verbose: a text longer than what models read is no mistake, as it is cut.
+    each = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
     ids = torch.tensor(list(chain.from_iterable([*one, *end] for one in each)), dtype=torch.long)
     count = len(ids) // length
     return BlockSplit(ids[: count * length].view(count, length))
