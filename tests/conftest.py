@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -14,6 +15,11 @@ HEADER = """\
 from fusionbench_core.hookspecs import hookimpl
 from fusionbench_core import records
 """
+
+
+def pytest_collection_finish() -> None:
+    """What collecting imported is no garbage: no collection needs to look through it again."""
+    gc.freeze()
 
 
 class FakeSite:
