@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fusionbench_core.testing.pytest_skin import parametrize_with_checks
     from fusionbench_core.testing.report import CheckReport
     from fusionbench_core.testing.result import Result
-    from fusionbench_core.testing.subject import subject_of, subjects_of
+    from fusionbench_core.testing.subjects import subject_of, subjects_of
     from fusionbench_core.testing.supervise import check_plugin
     from fusionbench_core.testing.zoo import Case, ZooTask, case
 
@@ -51,7 +51,7 @@ _MODULES = {
     "pytest_skin": ("parametrize_with_checks",),
     "report": ("CheckReport",),
     "result": ("Result",),
-    "subject": ("subject_of", "subjects_of"),
+    "subjects": ("subject_of", "subjects_of"),
     "supervise": ("check_plugin",),
     "zoo": ("Case", "ZooTask", "case"),
 }

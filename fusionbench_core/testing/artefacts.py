@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fusionbench_core.pools import ModelPool
     from fusionbench_core.tasks import Task
     from fusionbench_core.tasks.adaptation import AdaptationTask
-    from fusionbench_core.testing.subject import MethodSubject
+    from fusionbench_core.testing.method_subject import MethodSubject
     from fusionbench_core.testing.zoo import Case
 
 ZOO_PLUGIN = Path(zoo_source.__file__)

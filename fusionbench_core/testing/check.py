@@ -161,3 +161,8 @@ def _paragraphs(doc: str) -> tuple[str, str, str]:
     if not (title and why and fix):
         raise ValueError(f"a check's docstring needs a title, a reason and a `Fix:`; got {doc!r}")
     return title.rstrip("."), why, fix
+
+
+def unexpected(error: BaseException) -> str:
+    """An error that a subject should not have raised, in one paragraph."""
+    return f"{type(error).__name__}: {error}"

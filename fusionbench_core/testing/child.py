@@ -21,8 +21,10 @@ from fusionbench_core.registry import default_registry
 from fusionbench_core.testing.check import Check
 from fusionbench_core.testing.choosing import chosen_subjects
 from fusionbench_core.testing.execute import run_checks
+from fusionbench_core.testing.plugin_subject import PluginSubject
 from fusionbench_core.testing.sandbox import no_network
-from fusionbench_core.testing.subject import PluginSubject, Subject, subjects_of
+from fusionbench_core.testing.subject import Subject
+from fusionbench_core.testing.subjects import subjects_of
 
 
 def main(request: str, events: str) -> None:

@@ -12,7 +12,7 @@ from fusionbench_core.testing.sandbox import fixed_global_seed, own_cache
 from fusionbench_core.testing.tolerance import assert_close, same_bits
 
 if TYPE_CHECKING:
-    from fusionbench_core.testing.subject import MethodSubject
+    from fusionbench_core.testing.method_subject import MethodSubject
     from fusionbench_core.testing.zoo import Case
 
 Picture = Mapping[str, Tensor]

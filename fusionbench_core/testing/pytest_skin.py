@@ -9,7 +9,8 @@ from fusionbench_core.records import Record
 from fusionbench_core.testing.check import Check, Level
 from fusionbench_core.testing.execute import Expected, iter_checks, run_check
 from fusionbench_core.testing.result import FAILING
-from fusionbench_core.testing.subject import SUBJECTS, Subject, subject_of
+from fusionbench_core.testing.subject import Subject
+from fusionbench_core.testing.subjects import SUBJECTS, subject_of
 
 
 class CheckCall:

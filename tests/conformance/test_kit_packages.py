@@ -13,8 +13,8 @@ from fusionbench_core.plugins import configure, installed_plugins
 from fusionbench_core.plugins.namespaces import trouble
 from fusionbench_core.registry import default_registry
 from fusionbench_core.testing import run_checks
+from fusionbench_core.testing.plugin_subject import PluginSubject
 from fusionbench_core.testing.result import FAILING, Result
-from fusionbench_core.testing.subject import PluginSubject
 
 PLUGIN = """
 from fusionbench_core import records

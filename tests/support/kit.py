@@ -11,7 +11,8 @@ from fusionbench_core.records import Origin, Record
 from fusionbench_core.registry import Registry
 from fusionbench_core.testing import run_checks
 from fusionbench_core.testing.result import FAILING, Result
-from fusionbench_core.testing.subject import Subject, subjects_of
+from fusionbench_core.testing.subject import Subject
+from fusionbench_core.testing.subjects import subjects_of
 
 KINDS = {"MethodRecord": "method", "SourceRecord": "source", "TaskRecord": "task"}
 

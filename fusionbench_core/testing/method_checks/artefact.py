@@ -14,8 +14,9 @@ from fusionbench_core.plugins import Plugin
 from fusionbench_core.plugins.loading import describe
 from fusionbench_core.records import MethodRecord
 from fusionbench_core.testing.check import Inapplicable, Violation, check
+from fusionbench_core.testing.method_subject import MethodSubject
 from fusionbench_core.testing.picture import assert_alike, assert_same, picture_of
-from fusionbench_core.testing.subject import MethodSubject, subject_of
+from fusionbench_core.testing.subjects import subject_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,7 +13,7 @@ from typing import Any
 from fusionbench_core.methods import Method, ModelMethod, TensorMethod
 from fusionbench_core.records import MethodRecord
 from fusionbench_core.testing import fresh
-from fusionbench_core.testing.check import Violation, check
+from fusionbench_core.testing.check import Violation, check, unexpected
 from fusionbench_core.testing.method_checks.parameters import (
     HOSTILE,
     built,
@@ -21,7 +21,8 @@ from fusionbench_core.testing.method_checks.parameters import (
     values,
     variants,
 )
-from fusionbench_core.testing.subject import MethodSubject, subject_of, unexpected
+from fusionbench_core.testing.method_subject import MethodSubject
+from fusionbench_core.testing.subjects import subject_of
 
 _LONGEST_REPR = 1000
 

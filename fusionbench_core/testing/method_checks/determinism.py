@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fusionbench_core.records import MethodRecord
 from fusionbench_core.testing.check import Inapplicable, Violation, check
+from fusionbench_core.testing.method_subject import MethodSubject
 from fusionbench_core.testing.picture import (
     OUTPUTS,
     TRAINED,
@@ -22,7 +23,7 @@ from fusionbench_core.testing.picture import (
     picture_of,
 )
 from fusionbench_core.testing.sandbox import changed, fixed_global_seed, global_state, own_cache
-from fusionbench_core.testing.subject import MethodSubject, subject_of
+from fusionbench_core.testing.subjects import subject_of
 from fusionbench_core.testing.tolerance import assert_close, same_bits
 
 if TYPE_CHECKING:

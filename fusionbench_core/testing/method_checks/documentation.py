@@ -6,8 +6,8 @@ import datetime
 import inspect
 import re
 
-from fusionbench_core.testing.check import Inapplicable, Violation, check
-from fusionbench_core.testing.subject import MethodSubject, unexpected
+from fusionbench_core.testing.check import Inapplicable, Violation, check, unexpected
+from fusionbench_core.testing.method_subject import MethodSubject
 
 _ARXIV = re.compile(r"(\d{4}\.\d{4,5}|[a-z-]+(\.[A-Z]{2})?/\d{7})\Z")
 _FORMULA = re.compile(r"\$[^$]+\$|\.\. math::|\\\(|\\\[")

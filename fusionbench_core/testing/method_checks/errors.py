@@ -20,7 +20,7 @@ from fusionbench_core.tasks import Task
 from fusionbench_core.tasks.adaptation import AdaptationTask
 from fusionbench_core.testing import zoo
 from fusionbench_core.testing.artefacts import write_artefact
-from fusionbench_core.testing.check import Inapplicable, Violation, check
+from fusionbench_core.testing.check import Inapplicable, Violation, check, unexpected
 from fusionbench_core.testing.method_checks.misfits import (
     PoorTask,
     Stopping,
@@ -36,7 +36,7 @@ from fusionbench_core.testing.method_checks.misfits import (
     with_changes,
 )
 from fusionbench_core.testing.method_checks.parameters import variants
-from fusionbench_core.testing.subject import MethodSubject, unexpected
+from fusionbench_core.testing.method_subject import MethodSubject
 from fusionbench_core.testing.tolerance import assert_close
 from fusionbench_core.testing.zoo import NAMES, WIDTH, Case, state_of
 

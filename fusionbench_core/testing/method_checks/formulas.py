@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fusionbench_core.testing.check import Inapplicable, Violation, check
 from fusionbench_core.testing.method_checks.laws import compare, fused, on_grid
-from fusionbench_core.testing.subject import MethodSubject
+from fusionbench_core.testing.method_subject import MethodSubject
 from fusionbench_core.testing.tolerance import bound, deviation
 
 if TYPE_CHECKING:

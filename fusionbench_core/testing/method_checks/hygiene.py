@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from fusionbench_core.testing.check import Violation, check
+from fusionbench_core.testing.method_subject import MethodSubject
 from fusionbench_core.testing.sandbox import changed, files_below, global_state, no_network
-from fusionbench_core.testing.subject import MethodSubject
 
 
 @check("FM-601")

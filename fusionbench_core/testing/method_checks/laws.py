@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fusionbench_core.errors import FusionError, MissingCapability
 from fusionbench_core.records import Law
 from fusionbench_core.testing.check import Inapplicable, Violation, check
-from fusionbench_core.testing.subject import MethodSubject
+from fusionbench_core.testing.method_subject import MethodSubject
 from fusionbench_core.testing.tolerance import State, assert_close
 
 if TYPE_CHECKING:

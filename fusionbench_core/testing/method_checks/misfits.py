@@ -14,7 +14,7 @@ from fusionbench_core.checkpoints import StateDictCheckpoint
 from fusionbench_core.pools import ModelPool, PooledModel
 from fusionbench_core.records import implements
 from fusionbench_core.testing.check import Inapplicable
-from fusionbench_core.testing.subject import MethodSubject
+from fusionbench_core.testing.method_subject import MethodSubject
 from fusionbench_core.testing.zoo import NAMES, ZOO_TASK, Case, ZooTask, copy_of, state_of
 
 

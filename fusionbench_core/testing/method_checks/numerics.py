@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fusionbench_core.errors import FusionError
 from fusionbench_core.testing.check import Inapplicable, Violation, check
-from fusionbench_core.testing.subject import MethodSubject
+from fusionbench_core.testing.method_subject import MethodSubject
 from fusionbench_core.testing.tolerance import assert_close, bound, deviation
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args, get_origin
 
 from fusionbench_core.methods import Method
-from fusionbench_core.testing.subject import MethodSubject
+from fusionbench_core.testing.method_subject import MethodSubject
 
 HOSTILE: tuple[Any, ...] = (-1, float("nan"), float("inf"), "nonsense", (), {})
 """Values that hardly any parameter takes; none of them makes a method train for longer."""

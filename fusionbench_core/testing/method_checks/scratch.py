@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fusionbench_core.testing.check import Inapplicable, Violation, check
-from fusionbench_core.testing.subject import MethodSubject
+from fusionbench_core.testing.method_subject import MethodSubject
 
 _SIDE = 384
 """Rows and columns of the matrix that is merged: half a megabyte, far above what the allocator wavers by."""

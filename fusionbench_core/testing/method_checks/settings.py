@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from fusionbench_core.testing.check import Violation, check
-from fusionbench_core.testing.subject import MethodSubject
+from fusionbench_core.testing.method_subject import MethodSubject
 from fusionbench_core.testing.tolerance import assert_close, deviation, same_bits
 
 _LEARNED = 1e3

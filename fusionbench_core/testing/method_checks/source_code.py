@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from fusionbench_core.testing.check import Violation, check
 from fusionbench_core.testing.method_checks.sources import calls, trees
-from fusionbench_core.testing.subject import MethodSubject
+from fusionbench_core.testing.method_subject import MethodSubject
 
 _UNSAFE = {
     name: f"{name} runs what a file says"

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fusionbench_core.testing.check import Inapplicable, Violation, check
+from fusionbench_core.testing.method_subject import MethodSubject
 from fusionbench_core.testing.picture import OUTPUTS, assert_same, isolated
-from fusionbench_core.testing.subject import MethodSubject
 
 if TYPE_CHECKING:
     from torch import Tensor

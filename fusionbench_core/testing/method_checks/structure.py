@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fusionbench_core.errors import FusionError
 from fusionbench_core.testing.check import Violation, check
-from fusionbench_core.testing.subject import MethodSubject
+from fusionbench_core.testing.method_subject import MethodSubject
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -10,7 +10,7 @@ from fusionbench_core.records import Record
 from fusionbench_core.registry import KINDS
 from fusionbench_core.testing.check import Inapplicable, Violation, check
 from fusionbench_core.testing.package_checks import fresh
-from fusionbench_core.testing.subject import PluginSubject
+from fusionbench_core.testing.plugin_subject import PluginSubject
 
 MOST_MILLISECONDS = 50.0
 """How long the light module may take to be imported."""

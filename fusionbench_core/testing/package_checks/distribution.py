@@ -13,7 +13,7 @@ from fusionbench_core.plugins.loading import describe
 from fusionbench_core.plugins.namespaces import trouble
 from fusionbench_core.testing.check import Inapplicable, Violation, check
 from fusionbench_core.testing.package_checks.fresh import modules_of
-from fusionbench_core.testing.subject import PluginSubject
+from fusionbench_core.testing.plugin_subject import PluginSubject
 
 LOWER, UPPER = frozenset({">=", ">", "~=", "=="}), frozenset({"<", "<=", "~=", "=="})
 """Comparisons that bound a version from one side."""

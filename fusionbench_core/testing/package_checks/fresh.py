@@ -16,7 +16,7 @@ from fusionbench_core.testing.check import Violation
 from fusionbench_core.testing.sandbox import environment
 
 if TYPE_CHECKING:
-    from fusionbench_core.testing.subject import PluginSubject
+    from fusionbench_core.testing.plugin_subject import PluginSubject
 
 TIME_LIMIT = 100.0
 """Seconds that importing a plugin may take; a check has 120."""

@@ -10,7 +10,7 @@ from typing import Any
 from fusionbench_core.config.presets import package_directory
 from fusionbench_core.registry import Registry
 from fusionbench_core.testing.check import Inapplicable, Violation, check
-from fusionbench_core.testing.subject import PluginSubject
+from fusionbench_core.testing.plugin_subject import PluginSubject
 
 
 @check("FP-112", required=False, level="full", requires=("FP-101", "FP-106", "FP-107"))

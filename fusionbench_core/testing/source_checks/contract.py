@@ -12,7 +12,7 @@ from fusionbench_core.testing.source_checks.elsewhere import content, contents
 from fusionbench_core.testing.source_checks.hub import MISSING, NAME, imitated_hub
 from fusionbench_core.testing.source_checks.reads import counted_reads
 from fusionbench_core.testing.source_checks.states import read_all, require_same
-from fusionbench_core.testing.subject import SourceSubject
+from fusionbench_core.testing.source_subject import SourceSubject
 
 _SHARE = 0.1
 """Part of the tensor data that opening may read, e.g. scalars that say how to read the rest."""

@@ -21,7 +21,8 @@ def content(checkpoint: Checkpoint) -> Content:
 
 def contents(record: SourceRecord, parameters: Mapping[str, Any]) -> tuple[Content, Content]:
     """Of the model at `parameters`, and of the author's example written anew to another place."""
-    from fusionbench_core.testing.subject import SourceSubject, subject_of
+    from fusionbench_core.testing.source_subject import SourceSubject
+    from fusionbench_core.testing.subjects import subject_of
 
     subject = subject_of(record)
     assert isinstance(subject, SourceSubject)

@@ -16,7 +16,7 @@ from typing import Any
 from fusionbench_core.errors import FusionError, InputError
 from fusionbench_core.testing.check import Inapplicable, Violation, check
 from fusionbench_core.testing.source_checks.states import read_all, require_same
-from fusionbench_core.testing.subject import SourceSubject
+from fusionbench_core.testing.source_subject import SourceSubject
 from fusionbench_core.testing.tolerance import assert_close, same_bits
 
 WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".npy", ".gguf"}

@@ -8,8 +8,8 @@ from fusionbench_core.errors import ConfigError, MissingCapability
 from fusionbench_core.tasks.task import EvalContext, Split, Task
 from fusionbench_core.testing.check import Inapplicable, Violation, check
 from fusionbench_core.testing.sandbox import no_network
-from fusionbench_core.testing.subject import TaskSubject
 from fusionbench_core.testing.task_checks.samples import contents
+from fusionbench_core.testing.task_subject import TaskSubject
 from fusionbench_core.testing.tolerance import same_bits
 
 _LIMIT = 5

@@ -10,8 +10,8 @@ from typing import Any
 from fusionbench_core.tasks import EvalContext, Task, TaskResult
 from fusionbench_core.tasks.result import wilson_interval
 from fusionbench_core.testing.check import Inapplicable, Violation, check
-from fusionbench_core.testing.subject import TaskSubject
 from fusionbench_core.testing.task_checks.samples import SURE, Oracle, by_index, measured, require_close
+from fusionbench_core.testing.task_subject import TaskSubject
 
 _BATCH_SIZES = (7, 32)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")

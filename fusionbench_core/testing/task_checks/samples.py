@@ -83,7 +83,8 @@ def require_close(found: Mapping[str, float], wanted: Mapping[str, float], what:
 
 def measured(record: TaskRecord) -> TaskResult:
     """The result of a task's example; for another process."""
-    from fusionbench_core.testing.subject import TaskSubject, subject_of
+    from fusionbench_core.testing.subjects import subject_of
+    from fusionbench_core.testing.task_subject import TaskSubject
 
     subject = subject_of(record)
     assert isinstance(subject, TaskSubject)

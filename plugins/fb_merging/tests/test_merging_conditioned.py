@@ -25,7 +25,7 @@ from fusionbench_core.report import Report, summary_facts
 from fusionbench_core.report.markdown import to_markdown
 from fusionbench_core.tasks.attach import attach
 from fusionbench_core.testing.artefacts import load_written, pool_for, write_artefact
-from fusionbench_core.testing.subject import MethodSubject
+from fusionbench_core.testing.method_subject import MethodSubject
 from fusionbench_core.testing.zoo import case
 
 NAMES = ("a", "b", "c")
