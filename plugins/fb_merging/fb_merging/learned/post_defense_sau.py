@@ -33,7 +33,9 @@ class PostDefenseSAU(PostDefenseAWM):
     Notes:
         Shared adversarial unlearning fine-tunes with labels; this is its variant for merged models, in
         FusionBench, which has no gradient where $p(x')_{\hat y_m(x')}$ is below 0.001; here there is no such
-        bound. Else as `post_defense_awm`.
+        bound. Else as `post_defense_awm`. In the measurement described there `shared_weight=1` and
+        `perturbation_learning_rate=0.05` bring attack success from 93 to 6 %, near the 5 % of honest
+        experts, and cost 4.5 points of accuracy.
 
     Reference:
         Wei et al., Shared Adversarial Unlearning: Backdoor Mitigation by Unlearning Shared Adversarial

@@ -36,6 +36,8 @@ class SafeConcreteAdaMerging(ConcreteAdaMerging):
         speaks of two, for what tasks share and for what backdoors use.
         That code clamps $x + \delta_t$ to [0, 1] although its pixels are normalised; here nothing is clamped.
         Inputs must be of floating-point type: images, not token numbers. Else as `concrete_adamerging`.
+        The paper reports 2 to 10 points less attack success. In the measurement that `post_defense_awm`
+        describes none was seen: 81 %, and 71 % for `concrete_adamerging`; accuracy is 2 points higher.
 
     Reference:
         Yang et al., Mitigating the Backdoor Effect for Multi-Task Model Merging via Safety-Aware Subspace,
