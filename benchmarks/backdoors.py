@@ -133,7 +133,6 @@ def defences(arguments: argparse.Namespace) -> list[tuple[str, str, dict[str, An
     return [
         ("`concrete_adamerging`", "concrete_adamerging", concrete),
         ("`safe_concrete_adamerging`", "safe_concrete_adamerging", concrete | usual),
-        ("the same, α = 1, δ far", "safe_concrete_adamerging", concrete | far | {"adversarial_weight": 1}),
         ("a mask alone: α = 0", "post_defense_awm", after | usual | {"adversarial_weight": 0}),
         ("`post_defense_awm`", "post_defense_awm", after | usual),
         ("`post_defense_sau`", "post_defense_sau", after | usual),
