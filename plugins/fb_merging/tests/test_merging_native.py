@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from fb_merging.operations import native
@@ -36,6 +39,12 @@ METHODS = [
 ]
 
 
+def fused_multiply_add() -> bool:
+    """Whether this is surely a processor that has it."""
+    known = Path("/proc/cpuinfo")
+    return known.is_file() and " fma " in known.read_text()
+
+
 @pytest.fixture
 def in_c(monkeypatch, tmp_path_factory):
     # Compiled once for all tests.
@@ -44,6 +53,7 @@ def in_c(monkeypatch, tmp_path_factory):
     fresh = NativeKernels(known._source, known._functions, known._agrees)
     monkeypatch.setattr(native, "_KERNELS", fresh)
     if fresh.compiled() is None:
+        assert not (shutil.which("cc") and fused_multiply_add()), "it does not give the bits of torch"
         pytest.skip("needs a C compiler, and a processor with fused multiplication and addition")
 
 
@@ -87,4 +97,18 @@ def test_models_of_several_dtypes_merge_as_in_torch(in_c, monkeypatch, mixed):
     found = fuse("ties_merging", models={"a": one, "b": other}, base=base)
     monkeypatch.setattr(native, "library_for", lambda entries: None)
     wanted = fuse("ties_merging", models={"a": one, "b": other}, base=base)
+    assert torch.equal(found["w"], wanted["w"])
+
+
+@pytest.mark.parametrize("columns", [2, 255, 1024, 1500, 70_000])
+def test_magnitudes_that_differ_in_their_last_bits_are_ranked(in_c, monkeypatch, columns):
+    generator = torch.Generator().manual_seed(3)
+    close = 1 + torch.randperm(3 * columns, generator=generator).view(3, columns) // 3 * 2.0**-23
+    sign = torch.randn(3, columns, generator=generator).sign()
+    models = {"a": {"w": close * sign}, "b": {"w": torch.zeros(3, columns)}}
+    base = {"w": torch.zeros(3, columns)}
+    found = fuse("della", models=models, base=base, epsilon=0.2)
+    monkeypatch.setattr(native, "library_for", lambda entries: None)
+    wanted = fuse("della", models=models, base=base, epsilon=0.2)
+    assert found["w"].count_nonzero()
     assert torch.equal(found["w"], wanted["w"])

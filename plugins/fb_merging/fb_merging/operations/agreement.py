@@ -44,6 +44,8 @@ def agrees(library: ctypes.CDLL) -> bool:
     base, *deltas = torch.randn(4, ROWS * COLUMNS, generator=generator, dtype=torch.float32)
     deltas[0][:500] = deltas[1][:500] = 0
     deltas[2][250:750] = -deltas[0][250:750] - deltas[1][250:750]
+    # Of one row, which are told apart by their last bits, or by their place alone.
+    deltas[1][1150:1350] = 1 + torch.randperm(200, generator=generator) // 2 * 2.0**-23
     models = [base + delta for delta in deltas]
     differences = [model - base for model in models]
     return _agrees_on(library, StoredPieces(deltas), deltas) and _agrees_on(
