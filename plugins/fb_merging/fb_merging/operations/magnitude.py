@@ -70,7 +70,9 @@ class MagnitudeThreshold(Survey):
     def observe(self, group: TensorGroup) -> Sample | Tally:
         """The sample's magnitudes, or counts and candidates."""
         library = native.library_for(math.prod(group.piece_shape) * len(group.names))
-        pieces = (group.stored() or native.pieces_of(group.deltas)) if library else None
+        pieces = group.stored() if library else None
+        if library and pieces is None and self.ranges:  # A sample needs a part of the task vectors only.
+            pieces = native.pieces_of(group.deltas)
         if library and pieces and (seen := self.observe_stored(group, library, native.Source(pieces))):
             return seen
         # NaN and Inf are reported as the task vectors are taken.
