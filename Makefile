@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PLUGINS := $(sort $(wildcard plugins/fb_*))
-EDITABLE := -e '.[dev,docs]' $(foreach plugin,$(PLUGINS),-e ./$(plugin))
+EDITABLE := -e '.[test,docs]' $(foreach plugin,$(PLUGINS),-e ./$(plugin))
 # On a machine without a GPU, TORCH_INDEX=https://download.pytorch.org/whl/cpu saves some gigabytes.
 TORCH_INDEX ?=
 # One intra-op thread a process: tests and merges bring their own parallelism.
@@ -14,12 +14,20 @@ export OMP_NUM_THREADS ?= 1
 help: ## Show the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
+# pip would compile what it installs on one processor; all of them do so afterwards.
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
+COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 
 $(VENV)/.installed: pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
 	$(INSTALL) $(EDITABLE)
+	$(COMPILE)
+	touch $@
+
+$(VENV)/.checkers: $(VENV)/.installed
+	$(INSTALL) -e '.[dev]'
+	$(COMPILE)
 	touch $@
 
 demo: $(VENV)/.installed ## Fuse the embedded experts, evaluate the result, write the report.
@@ -38,7 +46,7 @@ fix: $(VENV)/.installed ## Format, and mend what can be mended.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-check: $(VENV)/.installed ## Lint, check types and layers.
+check: $(VENV)/.checkers ## Lint, check types and layers.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports

@@ -3,7 +3,7 @@
     python docs/generate.py            write all pages
     python docs/generate.py --check    exit with 1 and the names of those that would change
     python docs/generate.py --demo F   first take the report F of `make demo` for the table and the picture
-    python docs/generate.py --results P D…   first take what `fb run --config-name P` gave, a directory a seed
+    python docs/generate.py --results P D…   first add what `fb run --config-name P` gave, a directory a seed
 
 The prose is in `_generate/templates`; `{{ name }}` there is replaced by what the modules of `_generate` make.
 Only the plugins of this repository are described, whatever else is installed.

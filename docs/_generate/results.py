@@ -33,23 +33,37 @@ _KEPT = ("accuracy", "n", "split", "fingerprint", "task_given")
 
 
 def take(preset: str, directories: Sequence[Path]) -> None:
-    """Keep the results of a comparison, one directory a seed, and nothing about the machine."""
+    """Add the results of a comparison, one directory a seed, and nothing about the machine.
+
+    What is stored of other seeds stays if the method is the same, with its parameters and its version: a mean
+    over seeds is one over runs of one thing.
+    """
     for benchmark in BENCHMARKS:
-        runs: dict[str, list[Report]] = {}
-        for directory in directories:
-            for file in sorted((directory / benchmark).glob("*/report.json")):
-                report = read_report(file)
-                if report.status == "complete":
-                    runs.setdefault(file.parent.name, []).append(report)
-        if runs:
-            first = next(iter(runs.values()))[0]
-            stored = {
-                "baselines": {kind: _results(found) for kind, found in first.baselines.items()},
-                "runs": {label: [_run(report) for report in each] for label, each in runs.items()},
-            }
-            target = _file(preset, benchmark)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(f"{json.dumps(stored, indent=1)}\n", encoding="utf-8")
+        taken = _taken(directories, benchmark)
+        if not taken:
+            continue
+        file = _file(preset, benchmark)
+        stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        runs = {label: list(each) for label, each in stored.get("runs", {}).items()}
+        for label, report in taken:
+            runs[label] = _with(runs.get(label, []), _run(report))
+        baselines = {kind: _results(found) for kind, found in taken[0][1].baselines.items()}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"baselines": baselines, "runs": dict(sorted(runs.items()))}, indent=1)
+        file.write_text(f"{text}\n", encoding="utf-8")
+
+
+def _taken(directories: Sequence[Path], benchmark: str) -> list[tuple[str, Report]]:
+    """Label and report of every run that was completed."""
+    files = [file for each in directories for file in sorted((each / benchmark).glob("*/report.json"))]
+    reports = [(file.parent.name, read_report(file)) for file in files]
+    return [(label, report) for label, report in reports if report.status == "complete"]
+
+
+def _with(runs: Sequence[Mapping[str, Any]], added: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """These runs of one label and the one added, by seed; those of another method or other parameters go."""
+    same = [run for run in runs if run["method"] == added["method"] and run["seed"] != added["seed"]]
+    return sorted([*same, added], key=lambda run: run["seed"])
 
 
 def results() -> dict[str, str]:

@@ -1,8 +1,8 @@
-"""`fb run` with a config that compares: many runs, one table."""
+"""`fb run` and `fb plan` with a config that compares: many runs, one table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusionbench_core.cli.output import emit_json, table
+from fusionbench_core.cli.planned import COLUMNS, described, row
 
 if TYPE_CHECKING:
+    from fusionbench_core.cli.configured import Configured
     from fusionbench_core.errors import FusionError
-    from fusionbench_core.registry import Registry
     from fusionbench_core.report import Report
+    from fusionbench_core.run.comparison import Runs
+    from fusionbench_core.run.console import Console
 
 
-def compare(
-    values: Mapping[str, Any], registry: Registry, overrides: tuple[str, ...], as_json: bool, quiet: bool
-) -> None:
+def compare(given: Configured, overrides: Sequence[str], as_json: bool, quiet: bool) -> None:
     """Run everything the `compare` section asks for, and show one table a benchmark.
 
     Overrides other than `compare.…` and `output_dir` go to every run.
@@ -30,18 +31,12 @@ def compare(
     from fusionbench_core.cli.progress import make_console
     from fusionbench_core.run.comparison import run_comparison
 
-    directory = Path(values.get("output_dir") or f"runs/comparison-{datetime.now():%Y%m%d-%H%M%S}")
-    passed = tuple(word for word in overrides if not word.lstrip("+~").startswith(("compare", "output_dir")))
+    directory = Path(given.values.get("output_dir") or f"runs/comparison-{datetime.now():%Y%m%d-%H%M%S}")
     console = make_console(quiet or as_json)
-    failed: dict[str, FusionError] = {}
-
-    def note(benchmark: str, label: str, error: FusionError) -> None:
-        failed[f"{benchmark}: {label}"] = error
-
+    failures = _Failures()
     try:
-        reports = run_comparison(
-            values["compare"], registry, directory, console, overrides=passed, on_failure=note
-        )
+        runs = _runs(given, overrides, console)
+        reports = run_comparison(runs, given.registry, directory, console, on_failure=failures.note)
     finally:
         console.close()
     if as_json:
@@ -51,18 +46,69 @@ def compare(
             click.echo(f"\n{benchmark}")
             _show(each)
             click.echo(f"\nreport   {directory / benchmark / 'comparison.html'}")
-    if failed:
-        raise _failure(failed, directory)
-
-
-def _failure(failed: Mapping[str, FusionError], directory: Path) -> FusionError:
-    """All that failed in one error, with the first one's exit status."""
-    count = "one run" if len(failed) == 1 else f"{len(failed)} runs"
-    return type(next(iter(failed.values())))(
-        f"{count} of the comparison failed, the others are finished",
-        why="\n".join(f"{name}: {error}" for name, error in failed.items()),
+    failures.raise_them(
+        "failed, the others are finished",
         fix=f"mend that, and start it again with -o {directory}: finished runs are not repeated",
     )
+
+
+def plan_all(given: Configured, overrides: Sequence[str], as_json: bool) -> None:
+    """Plan everything the `compare` section asks for, and show one table a benchmark.
+
+    Raises:
+        FusionError: if runs cannot work, after all others, of the kind of the first one that cannot.
+    """
+    from fusionbench_core.cli.progress import make_console
+    from fusionbench_core.errors import FusionError
+    from fusionbench_core.run.comparison import plan_comparison
+
+    console = make_console(as_json)
+    failures = _Failures()
+    plans: dict[str, dict[str, Any]] = {}
+    try:
+        runs = _runs(given, overrides, console)
+        for run in plan_comparison(runs, given.registry, console, on_failure=failures.note):
+            try:
+                found = described(run.config, run.prepared, run.plan)
+            except FusionError as error:
+                failures.note(run.benchmark, run.label, error)
+            else:
+                plans.setdefault(run.benchmark, {})[run.label] = found
+    finally:
+        console.close()
+    if as_json:
+        emit_json(plans)
+    else:
+        for benchmark, each in plans.items():
+            click.echo(f"\n{benchmark}")
+            table(["run", *COLUMNS], [[label, *row(found)] for label, found in each.items()])
+    failures.raise_them("cannot work", fix="mend that, or leave it out: '~compare.methods.LABEL'")
+
+
+def _runs(given: Configured, overrides: Sequence[str], console: Console) -> Runs:
+    from fusionbench_core.run.comparison import comparison_runs
+
+    passed = [word for word in overrides if not word.lstrip("+~").startswith(("compare", "output_dir"))]
+    section = given.values["compare"]
+    return comparison_runs(section, given.registry, console, overrides=passed, configs=given.directory)
+
+
+class _Failures:
+    """What failed while the others went on."""
+
+    def __init__(self) -> None:
+        self._errors: dict[str, FusionError] = {}
+
+    def note(self, benchmark: str, label: str, error: FusionError) -> None:
+        self._errors[f"{benchmark}: {label}"] = error
+
+    def raise_them(self, what: str, fix: str) -> None:
+        """Raise all in one error, with the first one's exit status."""
+        if not self._errors:
+            return
+        count = "one run" if len(self._errors) == 1 else f"{len(self._errors)} runs"
+        why = "\n".join(f"{name}: {error}" for name, error in self._errors.items())
+        raise type(next(iter(self._errors.values())))(f"{count} of the comparison {what}", why=why, fix=fix)
 
 
 def _show(reports: Mapping[str, Report]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,15 +34,30 @@ def config_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
+@dataclass(frozen=True)
+class Configured:
+    """What the options and overrides of a command say.
+
+    Attributes:
+        values: The composed values.
+        registry: Where names come from.
+        file: The root config's file, to name where a value is wrong; none if values were typed.
+        directory: The user's directory of configs, if there is one.
+    """
+
+    values: dict[str, Any]
+    registry: Registry
+    file: Path | None
+    directory: Path | None
+
+
 def compose_values(
     overrides: Sequence[str],
     config_path: str | None,
     config_name: str | None,
     mergekit: str | None = None,
-) -> tuple[dict[str, Any], Registry, Path | None]:
-    """The composed values, the registry, and the root config's file.
-
-    Remarks on a config of mergekit go to stderr.
+) -> Configured:
+    """Compose what a command was given. Remarks on a config of mergekit go to stderr.
 
     Raises:
         ConfigError: whatever is wrong with the words or the files.
@@ -53,11 +69,13 @@ def compose_values(
     if mergekit is not None:
         if config_path or config_name:
             raise click.UsageError("--mergekit is the config; give neither --config-path nor --config-name")
-        return _compose_converted(overrides, Path(mergekit), registry), registry, Path(mergekit)
+        values = _compose_converted(overrides, Path(mergekit), registry)
+        return Configured(values, registry, Path(mergekit), None)
     composed = compose(overrides, config_path, config_name, registry)
     typed = any("." in word.partition("=")[0] for word in overrides)
     # A value that was typed is in no file, so then none is blamed.
-    return composed.values, registry, composed.files[0] if composed.files and not typed else None
+    file = composed.files[0] if composed.files and not typed else None
+    return Configured(composed.values, registry, file, composed.directory)
 
 
 def _compose_converted(overrides: Sequence[str], file: Path, registry: Registry) -> dict[str, Any]:

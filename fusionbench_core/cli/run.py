@@ -89,9 +89,10 @@ def command(
             return None if directory.fused else _take_part(prepared, registry)
     else:
         words = [*overrides, f"output_dir={_quoted(output)}"] if output else overrides
-        values, registry, file = compose_values(words, config_path, config_name, mergekit)
+        given = compose_values(words, config_path, config_name, mergekit)
+        values, registry, file = given.values, given.registry, given.file
         if "compare" in values:
-            return compare(values, registry, overrides, as_json, quiet)
+            return compare(given, overrides, as_json, quiet)
         if "stages" in values:
             return run_in_stages(values, registry, None, as_json, quiet)
         config = validate_run(values, file)

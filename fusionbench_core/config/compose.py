@@ -29,10 +29,12 @@ class Composed:
     Args:
         values: Plain, resolved data; `method.name` is a full name.
         files: The YAML files it comes from, the root config first.
+        directory: The user's directory of configs, if there is one.
     """
 
     values: dict[str, Any]
     files: tuple[Path, ...]
+    directory: Path | None
 
 
 def compose(
@@ -80,7 +82,8 @@ def compose(
         for group in COMPONENTS if isinstance(each, dict) else ():
             if group in each:
                 each[group] = _section(group, each[group], registry)
-    return Composed(values=values, files=tuple(dict.fromkeys([*used, *files.values()])))
+    used = list(dict.fromkeys([*used, *files.values()]))
+    return Composed(values=values, files=tuple(used), directory=directory)
 
 
 def _locate(config_path: Path | str | None, config_name: str | None) -> tuple[Path | None, str | None]:

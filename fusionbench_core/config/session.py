@@ -174,7 +174,7 @@ class Session:
     def _register_root(self) -> None:
         # Hydra reads the root before it knows of any directory but the primary one.
         file = self._presets.find(self._root) if self._root else None
-        if file is None or self._root is None or self._presets.directories[0] in file.parents:
+        if file is None or self._root is None or file == self._presets.directories[0] / f"{self._root}.yaml":
             return
         group, _, name = self._root.rpartition("/")
         self._store.store(group=group or None, name=name, node=self._loaded(file))

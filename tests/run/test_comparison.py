@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -18,8 +19,11 @@ def fb_configs():
 """
 
 
-def compare(workspace, config: dict, methods: dict):
-    """Run a comparison over one benchmark, `toys`, whose root config is `config`; the output is in `out`."""
+def compare(workspace, config: dict, methods: dict, *words: str):
+    """Run a comparison over one benchmark, `toys`, whose root config is `config`; the output is in `out`.
+
+    `words` run another command in its place.
+    """
     presets = workspace.root / "presets"
     presets.mkdir(exist_ok=True)
     (presets / "__init__.py").touch()
@@ -27,8 +31,15 @@ def compare(workspace, config: dict, methods: dict):
     (workspace.root / "with_presets.py").write_text(PRESETS)
     root = workspace.write(compare={"benchmarks": ["toys"], "methods": methods})
     path = os.pathsep.join([workspace.environment()["PYTHONPATH"], str(workspace.root)])
-    words = ("--plugin", "with_presets.py", "run", "-c", str(root), "-o", "out")
-    return workspace.fb(*words, env={"PYTHONPATH": path, "TOY_FAIL_AT": "2.weight"})
+    words = words or ("run", "-o", "out")
+    return workspace.fb(
+        "--plugin",
+        "with_presets.py",
+        *words,
+        "-c",
+        str(root),
+        env={"PYTHONPATH": path, "TOY_FAIL_AT": "2.weight"},
+    )
 
 
 def test_a_run_that_fails_costs_no_other_one(workspace):
@@ -66,3 +77,44 @@ def test_models_to_compare_with_stand_around_the_methods(workspace):
     assert lines[5][1:] == ["60.0", "70.0", "65.0", "72.5"]
     table = Path(workspace.root, "out/toys/comparison.md").read_text()
     assert r"| multi\_task | 60.0 | 70.0 | 65.0 | 72.5 |" in table
+
+
+def test_a_plan_shows_every_run_and_what_cannot_work(workspace):
+    methods = {
+        "plain": {"method": "mean"},
+        "again": {"method": "mean"},
+        "wrong": {"method": "mean", "parameters": {"no": 1}},
+    }
+    done = compare(workspace, workspace.config, methods, "plan")
+    lines = [line.split() for line in done.stdout.splitlines() if line]
+    assert lines[0] == ["toys"]
+    assert [line[:2] for line in lines[2:]] == [["again", "toy/mean"], ["plain", "toy/mean"]]
+    assert done.returncode == 2
+    assert "one run of the comparison cannot work" in done.stderr
+    assert "toys: wrong: " in done.stderr
+    assert not Path(workspace.root, "out").exists()
+
+
+def test_a_plan_in_json_gives_the_cost_of_every_run(workspace):
+    done = compare(workspace, workspace.config, {"plain": {"method": "mean"}}, "plan", "--json")
+    plan = json.loads(done.stdout)["toys"]["plain"]
+    alone = json.loads(workspace.fb("plan", "-c", str(workspace.write()), "--json").stdout)
+    assert (plan["read_bytes"], plan["write_bytes"]) == (alone["read_bytes"], alone["write_bytes"])
+
+
+def test_benchmarks_are_configs_of_the_users_directory_as_well(workspace):
+    (workspace.root / "toys.yaml").write_text(yaml.safe_dump(workspace.config))
+    section = {"benchmarks": ["toys"], "methods": {"plain": {"method": "mean"}}}
+    root = workspace.write(compare=section)
+    done = workspace.fb("run", "-c", str(root), "-o", "out")
+    assert done.returncode == 0, done.stderr
+    assert Path(workspace.root, "out/toys/plain/report.json").is_file()
+
+
+def test_a_benchmark_that_is_nowhere_is_named(workspace):
+    (workspace.root / "toys.yaml").write_text(yaml.safe_dump(workspace.config))
+    root = workspace.write(compare={"benchmarks": ["tyos"], "methods": {"plain": {"method": "mean"}}})
+    done = workspace.fb("run", "-c", str(root))
+    assert done.returncode == 2
+    assert "there is no config 'tyos'" in done.stderr
+    assert "did you mean 'toys'?" in done.stderr

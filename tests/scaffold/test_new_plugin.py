@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import subprocess
 import sys
 from zipfile import ZipFile
@@ -102,7 +101,6 @@ def test_a_name_that_the_modules_use_gets_another_class():
     assert (names_for("tensor").cls, names_for("version").constant) == ("MyTensor", "MY_VERSION")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ruff") is None, reason="ruff is not installed")
 @pytest.mark.parametrize("name", ["fbt-demo", "a", "a-method-with-a-rather-long-name"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_everything_is_clean_for_ruff(kind, name, tmp_path):
@@ -116,7 +114,6 @@ def test_everything_is_clean_for_ruff(kind, name, tmp_path):
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ruff") is None, reason="ruff is not installed")
 @pytest.mark.parametrize("kind", KINDS)
 def test_everything_is_formatted(kind, tmp_path):
     new_plugin(NAMES, kind, tmp_path / "new")
