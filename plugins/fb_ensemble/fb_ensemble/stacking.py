@@ -15,7 +15,10 @@ from fb_ensemble.members import members_of
 from fb_ensemble.predictors import stacked_probabilities
 from fb_ensemble.records import STACKING
 from fb_ensemble.validation import Predictions, Samples, predictions, used
-from fusionbench_core import Fused, FusionJob, implements
+from fusionbench_core import Fused, FusionJob, MissingCapability, implements
+
+LARGEST = 10_000_000
+"""Weights of the classifier of one task: more is no classifier of classes, but of a vocabulary."""
 
 
 @implements(STACKING)
@@ -59,10 +62,17 @@ class Stacking(MemberMethod):
             "stacked_tasks",
             details={"validation_samples": used(found)},
             in_memory=self.in_memory,
-            classifiers={task: self._classifier(each) for task, each in found.items()},
+            classifiers={task: self._classifier(task, each) for task, each in found.items()},
         )
 
-    def _classifier(self, seen: Predictions) -> dict[str, list]:
-        features, classes = stacked_probabilities(seen.logits), seen.logits.shape[-1]
+    def _classifier(self, task: str, seen: Predictions) -> dict[str, list]:
+        models, _, classes = seen.logits.shape
+        if models * classes**2 > LARGEST:
+            raise MissingCapability(
+                f"stacking would learn {models * classes**2:,} numbers for task {task!r}",
+                why=f"T · classes², for {models} models and {classes:,} classes; at most {LARGEST:,}",
+                fix="choose weighted_ensemble with weights=fitted, which learns one weight a model",
+            )
+        features = stacked_probabilities(seen.logits)
         weight, bias = fit_classifier(features, seen.labels.to(torch.long), classes, self.l2)
         return {"weight": weight.tolist(), "bias": bias.tolist()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -20,50 +20,55 @@ Samples = Annotated[
 
 @dataclass(frozen=True)
 class Predictions:
-    """Of several models on one task.
+    """Of several models on one task. A sample of running text is predicted token by token.
 
     Attributes:
         logits: `(models, n, classes)`, fp64.
         labels: `(n,)`.
+        samples: Number of samples; n is larger where each has several labels.
     """
 
     logits: Tensor
     labels: Tensor
+    samples: int
 
-    @property
-    def accuracies(self) -> Tensor:
-        """Fraction of right predictions of each model, `(models,)`."""
-        return (self.logits.argmax(-1) == self.labels).double().mean(-1)
 
-    @property
-    def losses(self) -> Tensor:
-        """Mean cross-entropy of each model in nats, `(models,)`."""
-        models, n, classes = self.logits.shape
-        labels = self.labels.expand(models, n).reshape(-1)
-        losses = F.cross_entropy(self.logits.reshape(-1, classes), labels, reduction="none")
-        return losses.view(models, n).mean(-1)
+@dataclass(frozen=True)
+class Scores:
+    """How good the predictions of several models on one task are.
+
+    Attributes:
+        accuracies: Fraction of right predictions of each model, `(models,)`.
+        losses: Mean cross-entropy of each model in nats, `(models,)`.
+        samples: Number of samples.
+    """
+
+    accuracies: Tensor
+    losses: Tensor
+    samples: int
 
 
 def predictions(job: FusionJob, members: Members, samples: int | None) -> dict[str, Predictions]:
     """Task name -> predictions of all members on its validation split, every task of the run.
 
-    Every sample is asked for once, whatever the number of members.
+    Every sample is asked for once, whatever the number of members. All logits are held: 8 bytes a model, a
+    label and a class.
 
     Raises:
         MissingCapability: if there is no task, or one without labels.
         MethodError: if logits are NaN or Inf.
     """
-    if not job.tasks:
-        raise MissingCapability(
-            "this method looks at labelled validation data, and there is no task",
-            fix="choose a task pool: taskpool=NAME; `fb list configs` shows them",
-        )
-    found = {}
-    # By name: what is fitted does not depend on the order of the config.
-    for done, name in enumerate(sorted(job.tasks), 1):
-        found[name] = _on_task(job, job.tasks[name], members, samples)
-        job.progress(done, len(job.tasks), f"validation data of {name}")
-    return found
+    return {task: _joined(list(batches)) for task, batches in _tasks(job, members, samples)}
+
+
+def scores(job: FusionJob, members: Members, samples: int | None) -> dict[str, Scores]:
+    """Task name -> scores of all members on its validation split; no more than a batch is held.
+
+    Raises:
+        MissingCapability: if there is no task, or one without labels.
+        MethodError: if logits are NaN or Inf.
+    """
+    return {task: _scored(batches) for task, batches in _tasks(job, members, samples)}
 
 
 def mean_over_tasks(values: Sequence[Tensor]) -> Tensor:
@@ -71,29 +76,65 @@ def mean_over_tasks(values: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(values)).mean(0)
 
 
-def used(found: Mapping[str, Predictions]) -> dict[str, int]:
+def used(found: Mapping[str, Predictions] | Mapping[str, Scores]) -> dict[str, int]:
     """Task name -> number of labelled validation samples, for the report."""
-    return {name: len(each.labels) for name, each in found.items()}
+    return {name: each.samples for name, each in found.items()}
+
+
+def _tasks(
+    job: FusionJob, members: Members, samples: int | None
+) -> Iterator[tuple[str, Iterator[Predictions]]]:
+    """Each task with its predictions, batch by batch."""
+    if not job.tasks:
+        raise MissingCapability(
+            "this method looks at labelled validation data, and there is no task",
+            fix="choose a task pool: taskpool=NAME; `fb list configs` shows them",
+        )
+    # By name: what is fitted does not depend on the order of the config.
+    for done, name in enumerate(sorted(job.tasks), 1):
+        yield name, _on_task(job, job.tasks[name], members, samples)
+        job.progress(done, len(job.tasks), f"validation data of {name}")
 
 
 @torch.no_grad()
-def _on_task(job: FusionJob, task: AdaptationTask, members: Members, samples: int | None) -> Predictions:
+def _on_task(
+    job: FusionJob, task: AdaptationTask, members: Members, samples: int | None
+) -> Iterator[Predictions]:
     device = job.fabric.device
     attached = members.attach(task.attach).to(device).eval()
-    logits, labels = [], []
+    empty = True
     for batch in task.batches("validation", labelled=True, limit=samples):
         batch = batch.to(device)
         if batch.labels is None:
             raise MissingCapability(f"the validation data of task {task.name!r} have no labels")
         outputs = torch.stack(attached(**batch.inputs)).double().cpu()
-        logits.append(_finite(outputs, members, task))
-        labels.append(batch.labels.cpu())
+        logits = _finite(outputs, members, task).flatten(1, -2)
+        yield Predictions(logits, batch.labels.cpu().flatten(), len(batch))
+        empty = False
     members.to("cpu")
-    if not logits:
+    if empty:
         raise MissingCapability(
             f"task {task.name!r} has no validation data", fix="leave it out, or choose a method without data"
         )
-    return Predictions(torch.cat(logits, dim=1), torch.cat(labels))
+
+
+def _joined(batches: Sequence[Predictions]) -> Predictions:
+    return Predictions(
+        torch.cat([batch.logits for batch in batches], dim=1),
+        torch.cat([batch.labels for batch in batches]),
+        sum(batch.samples for batch in batches),
+    )
+
+
+def _scored(batches: Iterator[Predictions]) -> Scores:
+    right, loss, n, samples = torch.zeros(()), torch.zeros(()), 0, 0
+    for batch in batches:
+        right = right + (batch.logits.argmax(-1) == batch.labels).double().sum(-1)
+        loss = loss + torch.stack(
+            [F.cross_entropy(own, batch.labels, reduction="sum") for own in batch.logits]
+        )
+        n, samples = n + len(batch.labels), samples + batch.samples
+    return Scores(right / n, loss / n, samples)
 
 
 def _finite(logits: Tensor, members: Members, task: AdaptationTask) -> Tensor:

@@ -30,9 +30,14 @@ def mixture_loss(weights: torch.Tensor, tasks: list[Predictions]) -> torch.Tenso
     return sum(losses) / len(losses)
 
 
+def seen(logits, labels):
+    """Predictions of samples that have one label each."""
+    return Predictions(logits, labels, len(labels))
+
+
 TASKS = [
-    Predictions(2 * randn(4, 60, 5, seed=1), torch.arange(60) % 5),
-    Predictions(randn(4, 20, 3, seed=2), torch.arange(20) % 3),
+    seen(2 * randn(4, 60, 5, seed=1), torch.arange(60) % 5),
+    seen(randn(4, 20, 3, seed=2), torch.arange(20) % 3),
 ]
 
 
@@ -54,7 +59,7 @@ def test_fitted_weights_of_logits_are_better_than_all_others_on_a_grid():
         each = [F.cross_entropy(torch.einsum("t,tnc->nc", weights, t.logits[:3]), t.labels) for t in TASKS]
         return float(sum(each) / len(each))
 
-    found = fit_weights([Predictions(task.logits[:3], task.labels) for task in TASKS], "logits")
+    found = fit_weights([seen(task.logits[:3], task.labels) for task in TASKS], "logits")
     steps = [i / 20 for i in range(21)]
     grid = [torch.tensor([a, b, 1 - a - b]).double() for a in steps for b in steps if a + b <= 1]
     assert loss(found) <= min(map(loss, grid)) + 1e-9
@@ -63,13 +68,13 @@ def test_fitted_weights_of_logits_are_better_than_all_others_on_a_grid():
 def test_a_model_that_knows_every_answer_takes_all_the_weight():
     labels = torch.arange(30) % 3
     logits = torch.stack([randn(30, 3), 20 * F.one_hot(labels, 3).double()])
-    weights = fit_weights([Predictions(logits, labels)], "probabilities")
+    weights = fit_weights([seen(logits, labels)], "probabilities")
     torch.testing.assert_close(weights, torch.tensor([0, 1]).double(), atol=1e-6, rtol=0)
 
 
 def test_copies_of_one_model_get_equal_weights():
     logits = randn(1, 30, 3).expand(4, 30, 3)
-    weights = fit_weights([Predictions(logits, torch.arange(30) % 3)], "logits")
+    weights = fit_weights([seen(logits, torch.arange(30) % 3)], "logits")
     torch.testing.assert_close(weights, torch.full((4,), 0.25).double())
 
 
@@ -77,9 +82,9 @@ def test_copies_of_one_model_get_equal_weights():
 def test_a_fitted_ensemble_uses_all_tasks_and_says_so(space, job, validation):
     fused = WeightedEnsemble(weights="fitted", space=space).fuse(this := job())
     names = sorted(validation)
-    tasks = [Predictions(validation[name][0], validation[name][1]) for name in names]
+    tasks = [seen(validation[name][0], validation[name][1]) for name in names]
     order = [list(validation).index(name) for name in names]
-    expected = fit_weights([Predictions(task.logits[order], task.labels) for task in tasks], space)
+    expected = fit_weights([seen(task.logits[order], task.labels) for task in tasks], space)
     found = torch.tensor([fused.details["weights"][name] for name in names]).double()
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     assert isinstance(fused.module, Predictor)
@@ -92,7 +97,7 @@ def test_a_fitted_ensemble_uses_all_tasks_and_says_so(space, job, validation):
 
 def test_fitted_weights_do_no_worse_than_equal_ones_on_validation_data(job, validation):
     weights = WeightedEnsemble(weights="fitted", space="probabilities").fuse(job()).details["weights"]
-    tasks = [Predictions(*each) for each in validation.values()]
+    tasks = [seen(*each) for each in validation.values()]
     fitted = torch.tensor([weights[name] for name in validation]).double()
     assert mixture_loss(fitted, tasks) <= mixture_loss(torch.full((3,), 1 / 3).double(), tasks) + 1e-6
 

@@ -128,30 +128,111 @@ def test_the_fingerprint_follows_texts_length_and_tokenizer(task, tiny_texts):
     assert LanguageModelling(**task.model_dump()).fingerprint() != task.fingerprint()
 
 
-def test_supervised_adamerging_lowers_the_loss_of_language_models(tiny, with_tokenizer, tiny_texts, tmp_path):
-    """From end to end, by `fb run`."""
+@pytest.fixture
+def run(tiny, with_tokenizer, tiny_texts, tmp_path):
+    """`run(method, …)`: the report and the output of `fb run` over two tiny language models."""
     paths = {
         name: str(with_tokenizer(tiny("llama", "AutoModelForCausalLM", seed), tmp_path / name))
         for seed, name in enumerate(("base", "a", "b"))
     }
     entry = {"dataset": str(tiny_texts), "tokenizer": paths["base"], "length": LENGTH}
-    config = {
-        "method": {"name": "adamerging", "objective": "cross_entropy", "steps": 10, "learning_rate": 0.05},
-        "modelpool": {"source": "causal_lm", "base": paths["base"], "models": {n: paths[n] for n in "ab"}},
-        "taskpool": {"task": "language_modelling", "tasks": {"a": entry, "b": {**entry, "length": 4}}},
-        "output_dir": str(tmp_path / "out"),
-    }
-    (tmp_path / "run.yaml").write_text(json.dumps(config))
-    done = CliRunner().invoke(main, ["run", "-q", "-c", str(tmp_path / "run.yaml")])
-    assert done.exit_code == 0, done.output
-    assert "loss (nats)" in done.output
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
+
+    def run(method: dict, **more) -> tuple[dict, str]:
+        config = {
+            "method": method,
+            "modelpool": {
+                "source": "causal_lm",
+                "base": paths["base"],
+                "models": {n: paths[n] for n in "ab"},
+            },
+            "taskpool": {"task": "language_modelling", "tasks": {"a": entry, "b": {**entry, "length": 4}}},
+            "output_dir": str(tmp_path / "out"),
+            **more,
+        }
+        (tmp_path / "run.yaml").write_text(json.dumps(config))
+        done = CliRunner().invoke(main, ["run", "-q", "-c", str(tmp_path / "run.yaml")])
+        assert done.exit_code == 0, done.output
+        return json.loads((tmp_path / "out" / "report.json").read_text()), done.output
+
+    return run
+
+
+@pytest.fixture
+def validation(tiny, tiny_texts, tiny_encoder):
+    """`validation(*models)`: task -> logits `(models, n, vocabulary)` and labels of all next tokens."""
+
+    def found(*models) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        pairs = {}
+        for name, length in (("a", LENGTH), ("b", 4)):
+            task = LanguageModelling(
+                name=name, dataset=str(tiny_texts), tokenizer=str(tiny_encoder), length=length
+            )
+            (batch,) = task.batches("validation", labelled=True, batch_size=1000)
+            with torch.no_grad():
+                logits = torch.stack([task.attach(model)(**batch.inputs).double() for model in models])
+            pairs[name] = (logits.flatten(1, 2), batch.labels.flatten())
+        return pairs
+
+    return found
+
+
+def mean_loss(tasks, weights) -> float:
+    """Of the weighted mean of logits; every task counts the same."""
+    each = [
+        torch.nn.functional.cross_entropy(
+            (torch.tensor(weights).double()[:, None, None] * logits).sum(0), labels
+        )
+        for logits, labels in tasks.values()
+    ]
+    return float(sum(each) / len(each))
+
+
+def test_supervised_adamerging_lowers_the_loss_of_language_models(run, tiny_texts, tiny_encoder):
+    """From end to end, by `fb run`."""
+    method = {"name": "adamerging", "objective": "cross_entropy", "steps": 10, "learning_rate": 0.05}
+    report, output = run(method)
+    assert "loss (nats)" in output
     curve = report["fusionbench"]["details"]["losses"]["series"]["cross entropy"]
     assert curve[-1] < curve[0]
     for name in "ab":
         assert report[name]["perplexity"] == pytest.approx(math.exp(report[name]["loss"]))
-    blocks = len(tokens_of(tiny_texts, Path(paths["base"]), "validation")) // LENGTH
+    blocks = len(tokens_of(tiny_texts, tiny_encoder, "validation")) // LENGTH
     assert report["fusionbench"]["adaptation_data"]["a"] == {"validation with labels": 10 * blocks}
+
+
+def test_weights_of_an_ensemble_of_language_models_are_those_of_least_loss(run, validation, tiny):
+    details = run({"name": "weighted_ensemble", "weights": "fitted"})[0]["fusionbench"]["details"]
+    tasks = validation(*(tiny("llama", "AutoModelForCausalLM", seed) for seed in (1, 2)))
+    grid = min(mean_loss(tasks, (share / 500, 1 - share / 500)) for share in range(501))
+    fitted = tuple(details["weights"][name] for name in "ab")
+    assert sum(fitted) == pytest.approx(1)
+    assert mean_loss(tasks, fitted) <= grid + 1e-9
+    assert details["validation_samples"]["a"] * (LENGTH - 1) == len(tasks["a"][1])
+
+
+def test_a_greedy_soup_of_language_models_counts_tokens(run, validation, tiny):
+    details = run({"name": "greedy_soup"})[0]["fusionbench"]["details"]
+    tasks = validation(*(tiny("llama", "AutoModelForCausalLM", seed) for seed in (1, 2)))
+    right = [(logits.argmax(-1) == labels).double().mean(-1) for logits, labels in tasks.values()]
+    expected = dict(zip("ab", (sum(right) / len(right)).tolist()))
+    assert details["validation_accuracy"] == pytest.approx(expected)
+
+
+def test_coefficients_are_tuned_for_the_loss_where_there_is_no_accuracy(run, validation, tiny):
+    grid = [0.0, 0.5, 1.0]
+    method, tune = {"name": "task_arithmetic"}, {"scaling_factor": grid}
+    details = run(method, tune=tune)[0]["fusionbench"]["details"]
+    models = [tiny("llama", "AutoModelForCausalLM", seed) for seed in (0, 1, 2)]
+    losses = []
+    for factor in grid:
+        merged = tiny("llama", "AutoModelForCausalLM", 0)
+        base, *others = (model.state_dict() for model in models)
+        merged.load_state_dict(
+            {key: base[key] + factor * sum(other[key] - base[key] for other in others) for key in base}
+        )
+        losses.append(mean_loss(validation(merged), [1.0]))
+    assert details["tuning"]["series"]["mean of all tasks"] == pytest.approx(losses, rel=1e-4)
+    assert details["tuned scaling_factor"] == grid[losses.index(min(losses))]
 
 
 def test_without_labels_the_loss_is_not_to_be_had(task):

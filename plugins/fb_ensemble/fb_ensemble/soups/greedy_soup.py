@@ -8,7 +8,7 @@ from fb_ensemble.ensemble import MemberMethod, order_of
 from fb_ensemble.members import members_of
 from fb_ensemble.records import GREEDY_SOUP
 from fb_ensemble.soups.uniform_soup import UniformSoup
-from fb_ensemble.validation import Samples, mean_over_tasks, predictions, used
+from fb_ensemble.validation import Samples, mean_over_tasks, scores, used
 from fusionbench_core import (
     Fused,
     FusionJob,
@@ -57,10 +57,10 @@ class GreedySoup(MemberMethod):
 
     def fuse(self, job: FusionJob) -> Fused:
         members = members_of(job.pool, order_of(self, job.pool), self.in_memory)
-        scores, samples = self._scores(job, members)
+        alone, samples = self._scores(job, members)
         del members
-        first, *others = sorted(scores, key=lambda name: scores[name], reverse=True)
-        chosen, accuracy = [first], scores[first].accuracy
+        first, *others = sorted(alone, key=lambda name: alone[name], reverse=True)
+        chosen, accuracy = [first], alone[first].accuracy
         state = job.merge(UniformSoup(ingredients=(first,)))
         for step, name in enumerate(others, 1):
             trial = job.merge(UniformSoup(ingredients=(*chosen, name)))
@@ -75,7 +75,7 @@ class GreedySoup(MemberMethod):
             state,
             details={
                 "ingredients": chosen,
-                "validation_accuracy": {name: score.accuracy for name, score in scores.items()},
+                "validation_accuracy": {name: score.accuracy for name, score in alone.items()},
                 "validation_accuracy_of_the_soup": accuracy,
                 "validation_samples": samples,
             },
@@ -83,8 +83,9 @@ class GreedySoup(MemberMethod):
 
     def _scores(self, job: FusionJob, members: Members) -> tuple[dict[str, Score], dict[str, int]]:
         """Score of each member, and the number of samples of each task."""
-        found = predictions(job, members, self.validation_samples)
+        found = scores(job, members, self.validation_samples)
         accuracies = mean_over_tasks([each.accuracies for each in found.values()]).tolist()
         losses = mean_over_tasks([each.losses for each in found.values()]).tolist()
-        scores = {name: Score(a, -loss) for name, a, loss in zip(members.names, accuracies, losses)}
-        return scores, used(found)
+        return {
+            name: Score(accuracy, -loss) for name, accuracy, loss in zip(members.names, accuracies, losses)
+        }, used(found)
