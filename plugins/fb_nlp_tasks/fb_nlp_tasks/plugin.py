@@ -33,7 +33,7 @@ SOURCES = (
     ),
     SourceRecord(
         name="peft",
-        target="fb_nlp_tasks.sources.lora:PeftSource",
+        target="fb_nlp_tasks.sources.peft_models:PeftSource",
         summary="A PEFT LoRA adapter over a base, exactly, as if it were merged into the base",
         tags=("text", "lora", "adapter"),
     ),

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 import torch
 from fb_nlp_tasks import plugin
-from fb_nlp_tasks.sources.lora import PeftSource
+from fb_nlp_tasks.sources.peft_models import PeftSource
 from fb_nlp_tasks.sources.text_models import TextEncoder
 from fb_nlp_tasks.tasks.text_classification import MINILM, TextClassification
 from fb_nlp_tasks.tasks.texts import EMBEDDED, canonical, embedded_names, read_jsonl

@@ -10,7 +10,7 @@ import warnings
 import peft
 import pytest
 import torch
-from fb_nlp_tasks.sources.lora import PeftSource
+from fb_nlp_tasks.sources.peft_models import PeftSource
 from fb_nlp_tasks.sources.recent import RecentTensors
 from safetensors.torch import load_file, save_file
 

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
+from fb_merging.compression.of_rank import OfRank
 from fb_merging.compression.records import LORA_EXTRACT
 from fb_merging.operations.matrices import named
-from fb_merging.operations.svd import (
-    Factorization,
-    Factors,
-    Oversampling,
-    PowerIterations,
-    leading_triplets,
-    rank_holding,
-    sketching,
-)
+from fb_merging.operations.svd import Factors
 from fb_merging.operations.vectors import norm
 from fusionbench_core import (
     Adapter,
-    Capabilities,
     ConfigError,
     Fused,
     FusionJob,
@@ -38,7 +31,7 @@ Fate = Literal["low_rank", "whole", "base"]
 
 
 @implements(LORA_EXTRACT)
-class LoraExtract(ModelMethod):
+class LoraExtract(OfRank, ModelMethod):
     r"""What a model adds to its base, as a LoRA adapter: the best one of its rank.
 
     For every linear layer and embedding, with $\theta - \theta_0 = \sum_i \sigma_i\,u_i v_i^\top$,
@@ -64,13 +57,6 @@ class LoraExtract(ModelMethod):
         Eckart and Young, The Approximation of One Matrix by Another of Lower Rank, Psychometrika 1936.
     """
 
-    rank: int | None = Field(default=None, ge=1, description="k: rank of the adapter; null for 16")
-    energy: float | None = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="fraction of the squared singular values kept, in place of `rank`",
-    )
     embeddings: Fate = Field(
         default="low_rank", description="embeddings: factorise, store whole, or leave as the base's"
     )
@@ -81,21 +67,6 @@ class LoraExtract(ModelMethod):
     others: Literal["whole", "base"] = Field(
         default="whole", description="biases, norms, …: store whole, or leave as the base's"
     )
-    factorization: Factorization = "exact"
-    oversampling: Oversampling = 10
-    power_iterations: PowerIterations = 2
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> LoraExtract:
-        if self.rank is not None and self.energy is not None:
-            raise ValueError("give rank or energy, not both")
-        if self.energy is not None and self.factorization == "randomized":
-            raise ValueError("energy needs all singular values: factorization must be exact")
-        return self
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return sketching(self.record.capabilities, self)
 
     def fuse(self, job: FusionJob) -> Fused:
         pool, (model,) = job.pool, job.pool.names
@@ -106,7 +77,8 @@ class LoraExtract(ModelMethod):
             fate, layer = self._fate(module, name), _layer_of(module, name)
             if fate == "low_rank":
                 delta = _delta(pool, model, name)
-                found = self._leading(job, model, name, delta)
+                draw = partial(torch.rand, delta.shape, generator=job.generator(model, name))
+                found = self.leading(delta, draw)
                 factors[name.removesuffix(".weight")] = _balanced(found, delta.dtype, is_transposed(layer))
                 errors[name] = norm(delta.double() - found.product()) / norm(delta)
             elif fate == "whole":
@@ -147,13 +119,6 @@ class LoraExtract(ModelMethod):
         if isinstance(layer, nn.Linear) or is_transposed(layer):
             return "low_rank"
         return self.others
-
-    def _leading(self, job: FusionJob, model: str, name: str, delta: Tensor) -> Factors:
-        wanted = min(delta.shape) if self.energy is not None else self.rank or 16
-        found = leading_triplets(
-            delta, wanted, self, lambda: torch.rand(delta.shape, generator=job.generator(model, name))
-        )
-        return found if self.energy is None else found.top(rank_holding(found.s, self.energy))
 
 
 def _differs(pool: ModelPool, model: str, name: str) -> bool:

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from functools import partial
 
-from pydantic import Field, model_validator
 from torch import Tensor
 
+from fb_merging.compression.of_rank import OfRank
 from fb_merging.compression.records import LOW_RANK
 from fb_merging.operations.matrices import LeftAlone, is_matrix
-from fb_merging.operations.svd import (
-    Factorization,
-    Oversampling,
-    PowerIterations,
-    leading_triplets,
-    rank_holding,
-    sketching,
-)
-from fusionbench_core import Capabilities, TensorGroup, TensorMethod, implements
+from fusionbench_core import TensorGroup, TensorMethod, implements
 
 
 @implements(LOW_RANK)
-class LowRank(TensorMethod):
+class LowRank(OfRank, TensorMethod):
     r"""Each task matrix of one model becomes its best approximation of a given rank.
 
     With $\theta - \theta_0 = \sum_i \sigma_i\,u_i v_i^\top$ a matrix, $\sigma_1 \ge \sigma_2 \ge \dots$:
@@ -40,36 +32,10 @@ class LowRank(TensorMethod):
         2023, arXiv:2305.18425.
     """
 
-    rank: int | None = Field(default=None, ge=1, description="k: singular triplets kept; null for 16")
-    energy: float | None = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="fraction of the squared singular values kept, instead of `rank`",
-    )
     exclude: LeftAlone = ()
-    factorization: Factorization = "exact"
-    oversampling: Oversampling = 10
-    power_iterations: PowerIterations = 2
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> LowRank:
-        if self.rank is not None and self.energy is not None:
-            raise ValueError("give rank or energy, not both")
-        if self.energy is not None and self.factorization == "randomized":
-            raise ValueError("energy needs all singular values: factorization must be exact")
-        return self
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return sketching(self.record.capabilities, self)
 
     def merge(self, group: TensorGroup) -> Tensor:
         if not is_matrix(group, self.exclude):
             return group.models[0]
         (delta,), (name,) = group.deltas, group.names
-        wanted = min(delta.shape) if self.energy is not None else self.rank or 16
-        factors = leading_triplets(delta, wanted, self, partial(group.uniform, name))
-        if self.energy is not None:
-            factors = factors.top(rank_holding(factors.s, self.energy))
-        return group.base + factors.product()
+        return group.base + self.leading(delta, partial(group.uniform, name)).product()

@@ -43,7 +43,7 @@ ASSETS = ("config.json", *TOKENIZER)
 NOTICES = ("NOTICE*", "LICENSE*", "LICENCE*")
 """What a licence may ask a derived model to carry along."""
 
-_RECORDS = {record.name: record for record in plugin.SOURCES}
+RECORDS = {record.name: record for record in plugin.SOURCES}
 
 
 class TransformersTextSource(ModelSource):
@@ -126,7 +126,7 @@ class TransformersTextSource(ModelSource):
         return tuple(file for file in (*named, *found) if file.is_file())
 
 
-@implements(_RECORDS["text_encoder"])
+@implements(RECORDS["text_encoder"])
 class TextEncoder(TransformersTextSource):
     """A text model without a head: the trunk that text tasks attach their own heads to."""
 
@@ -135,7 +135,7 @@ class TextEncoder(TransformersTextSource):
     others = ("LMHeadModel",)
 
 
-@implements(_RECORDS["causal_lm"])
+@implements(RECORDS["causal_lm"])
 class CausalLM(TransformersTextSource):
     """A causal language model with its language-modelling head, tied to the embedding or not."""
 
@@ -143,7 +143,7 @@ class CausalLM(TransformersTextSource):
     architectures = ("ForCausalLM", "LMHeadModel")
 
 
-@implements(_RECORDS["seq2seq_lm"])
+@implements(RECORDS["seq2seq_lm"])
 class Seq2SeqLM(TransformersTextSource):
     """An encoder-decoder language model."""
 
@@ -151,7 +151,7 @@ class Seq2SeqLM(TransformersTextSource):
     architectures = ("ForConditionalGeneration",)
 
 
-@implements(_RECORDS["text_classifier"])
+@implements(RECORDS["text_classifier"])
 class TextClassifier(TransformersTextSource):
     """A sequence classifier with its head; `num_labels: 1` makes it a reward model.
 
