@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -22,6 +23,11 @@ from fusionbench_core import CorruptFile, IncompatibleModels, MissingCapability,
 PIXELS = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
+def pretrained(cls, directory):
+    """A model as transformers reads it, in tensors that are aligned, which the order of sums may follow."""
+    return copy.deepcopy(cls.from_pretrained(directory)).eval()
+
+
 def equal_states(source, module) -> None:
     checkpoint = source.open()
     expected = module.state_dict()
@@ -34,7 +40,7 @@ def equal_states(source, module) -> None:
 
 @pytest.mark.parametrize("shards", [False, True])
 def test_a_full_clip_opens_as_itself(clip_dir, save, tmp_path, shards):
-    reference = CLIPModel.from_pretrained(clip_dir).eval()
+    reference = pretrained(CLIPModel, clip_dir)
     directory = save(reference, tmp_path / "m", **({"max_shard_size": "20KB"} if shards else {}))
     source = Clip(path=str(directory))
     equal_states(source, reference)
@@ -46,7 +52,7 @@ def test_a_full_clip_opens_as_itself(clip_dir, save, tmp_path, shards):
 
 
 def test_the_vision_tower_of_a_full_clip_is_what_transformers_takes_from_it(clip_dir):
-    reference = CLIPVisionModelWithProjection.from_pretrained(clip_dir).eval()
+    reference = pretrained(CLIPVisionModelWithProjection, clip_dir)
     source = ClipVision(path=str(clip_dir))
     equal_states(source, reference)
     built = source.build(source.open())
@@ -56,7 +62,7 @@ def test_the_vision_tower_of_a_full_clip_is_what_transformers_takes_from_it(clip
 
 
 def test_a_saved_vision_tower_with_projection_opens_as_itself(clip_dir, save, tmp_path):
-    reference = CLIPVisionModelWithProjection.from_pretrained(clip_dir).eval()
+    reference = pretrained(CLIPVisionModelWithProjection, clip_dir)
     equal_states(ClipVision(path=str(save(reference, tmp_path / "m"))), reference)
 
 
@@ -71,7 +77,7 @@ def test_half_precision_stays_in_the_file_and_the_module_is_fp32(clip_dir, save,
 def test_a_tower_without_projection_has_the_same_names_and_gives_pooled_features(
     clip_dir, save, tmp_path, written
 ):
-    reference = CLIPVisionModel.from_pretrained(clip_dir).eval()
+    reference = pretrained(CLIPVisionModel, clip_dir)
     directory = save(reference, tmp_path / "m")
     if written == "as state dict":
         save_file(reference.state_dict(), directory / "model.safetensors")
