@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from torch import Tensor
 
 from fusionbench_core.records import Capabilities, MethodRecord
@@ -48,6 +48,14 @@ class Method(BaseModel):
                 f"{cls.__name__}: no parameter can be called {', '.join(sorted(taken))}: `fuse` and configs "
                 "have arguments of these names, and the method would never see them"
             )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false where none is meant: pydantic would take them for 1 and 0."""
+        if isinstance(value, bool) and not _takes_truth(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError(f"{str(value).lower()} is no value for this parameter")
+        return value
 
     @property
     def capabilities(self) -> Capabilities:
@@ -148,3 +156,10 @@ def _hashable(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return tuple(_hashable(each) for each in value)
     return frozenset(value) if isinstance(value, set) else value
+
+
+def _takes_truth(annotation: Any) -> bool:
+    """Whether values of a type may be true or false."""
+    if annotation in (bool, Any, object) or isinstance(annotation, bool):
+        return True
+    return any(map(_takes_truth, get_args(annotation)))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, Literal
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from toy_methods import record
 
 from fusionbench_core import TensorMethod, implements
@@ -58,3 +59,26 @@ def test_a_parameter_cannot_have_the_name_of_an_argument_of_fuse():
 
         class Taken(TensorMethod):
             scope: str = "all"
+
+
+@implements(record("numbers"))
+class Numbers(TensorMethod):
+    density: float = 0.5
+    rank: int | None = None
+    weights: float | tuple[float, ...] = 1.0
+    normalize: bool | Literal["l1"] = False
+    anything: Any = None
+
+    def merge(self, group):
+        return group.models[0]
+
+
+@pytest.mark.parametrize("name", ["density", "rank", "weights"])
+@pytest.mark.parametrize("value", [True, False])
+def test_true_and_false_are_no_numbers(name, value):
+    with pytest.raises(ValidationError, match=f"{name}\n.*{str(value).lower()} is no value"):
+        Numbers(**{name: value})
+
+
+def test_true_and_false_are_values_where_they_are_meant():
+    assert Numbers(normalize=True, anything=False).normalize is True

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from fb_merging.compression.of_rank import OfRank
 from fb_merging.compression.records import LORA_EXTRACT
 from fb_merging.operations.matrices import named
-from fb_merging.operations.svd import Factors
+from fb_merging.operations.svd import Factors, sketching
 from fb_merging.operations.vectors import norm
 from fusionbench_core import (
     Adapter,
+    Capabilities,
     ConfigError,
     Fused,
     FusionJob,
@@ -67,6 +68,10 @@ class LoraExtract(OfRank, ModelMethod):
     others: Literal["whole", "base"] = Field(
         default="whole", description="biases, norms, …: store whole, or leave as the base's"
     )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return sketching(self.record.capabilities, self)
 
     def fuse(self, job: FusionJob) -> Fused:
         pool, (model,) = job.pool, job.pool.names

@@ -9,7 +9,8 @@ from torch import Tensor
 from fb_merging.compression.of_rank import OfRank
 from fb_merging.compression.records import LOW_RANK
 from fb_merging.operations.matrices import LeftAlone, is_matrix
-from fusionbench_core import TensorGroup, TensorMethod, implements
+from fb_merging.operations.svd import sketching
+from fusionbench_core import Capabilities, TensorGroup, TensorMethod, implements
 
 
 @implements(LOW_RANK)
@@ -33,6 +34,10 @@ class LowRank(OfRank, TensorMethod):
     """
 
     exclude: LeftAlone = ()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return sketching(self.record.capabilities, self)
 
     def merge(self, group: TensorGroup) -> Tensor:
         if not is_matrix(group, self.exclude):

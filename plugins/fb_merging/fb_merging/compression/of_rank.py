@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 
 from fb_merging.operations.svd import (
@@ -14,12 +14,10 @@ from fb_merging.operations.svd import (
     PowerIterations,
     leading_triplets,
     rank_holding,
-    sketching,
 )
-from fusionbench_core import Capabilities, Method
 
 
-class OfRank(Method):
+class OfRank(BaseModel):
     """So many singular triplets of each matrix, or as many as hold a fraction of its energy."""
 
     rank: int | None = Field(default=None, ge=1, description="k: singular triplets kept; null for 16")
@@ -40,10 +38,6 @@ class OfRank(Method):
         if self.energy is not None and self.factorization == "randomized":
             raise ValueError("energy needs all singular values: factorization must be exact")
         return self
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return sketching(self.record.capabilities, self)
 
     def leading(self, matrix: Tensor, draw: Callable[[], Tensor]) -> Factors:
         """The triplets that are kept of a matrix.
