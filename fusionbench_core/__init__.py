@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from fusionbench_core.cli.progress import show_progress as show_progress
     from fusionbench_core.config.convert import Converted as Converted
     from fusionbench_core.engine.sizes import available_memory as available_memory
-    from fusionbench_core.engine.step import layer_of as layer_of
     from fusionbench_core.engine.survey import run_survey as run_survey
     from fusionbench_core.errors import ConfigError as ConfigError
     from fusionbench_core.errors import CorruptFile as CorruptFile
@@ -44,6 +43,8 @@ if TYPE_CHECKING:
     from fusionbench_core.errors import UnsupportedArchitecture as UnsupportedArchitecture
     from fusionbench_core.errors import UntrustedFormat as UntrustedFormat
     from fusionbench_core.hookspecs import hookimpl as hookimpl
+    from fusionbench_core.layers import count_layers as count_layers
+    from fusionbench_core.layers import layer_of as layer_of
     from fusionbench_core.methods import AnyTensorMethod as AnyTensorMethod
     from fusionbench_core.methods import Fused as Fused
     from fusionbench_core.methods import FusionJob as FusionJob
@@ -120,7 +121,6 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "fusionbench_core.cli.progress": ("show_progress",),
     "fusionbench_core.config.convert": ("Converted",),
     "fusionbench_core.engine.sizes": ("available_memory",),
-    "fusionbench_core.engine.step": ("layer_of",),
     "fusionbench_core.engine.survey": ("run_survey",),
     "fusionbench_core.errors": (
         "ConfigError",
@@ -139,6 +139,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "UntrustedFormat",
     ),
     "fusionbench_core.hookspecs": ("hookimpl",),
+    "fusionbench_core.layers": ("count_layers", "layer_of"),
     "fusionbench_core.methods": (
         "AnyTensorMethod",
         "Fused",

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fusionbench_core.checkpoints import TensorInfo
-from fusionbench_core.layers import count_layers as count_layers
-from fusionbench_core.layers import layer_of as layer_of
 
 Action = Literal["merge", "equal", "copy"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fusionbench_core.dtypes import accumulation_dtype
-from fusionbench_core.engine.step import count_layers, layer_of
+from fusionbench_core.layers import count_layers, layer_of
 from fusionbench_core.methods import Survey, TensorGroup, TensorMethod
 
 State = Mapping[str, Tensor]

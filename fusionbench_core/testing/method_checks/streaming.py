@@ -190,7 +190,7 @@ def speed(subject: MethodSubject) -> None:
 
 def _probed(case: Case, locality: str) -> list[str]:
     """Tensors to change: the first, the last and one in between, of those that lie in layers if need be."""
-    from fusionbench_core.engine.step import layer_of
+    from fusionbench_core.layers import layer_of
 
     names = [
         name
@@ -202,7 +202,7 @@ def _probed(case: Case, locality: str) -> list[str]:
 
 def _belongs(output: str, key: str, subject: MethodSubject) -> bool:
     """Whether an output tensor may depend on the tensor `key` of the models."""
-    from fusionbench_core.engine.step import layer_of
+    from fusionbench_core.layers import layer_of
 
     if subject.capabilities.locality == "layer":
         return layer_of(output) == layer_of(key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from fb_mixing.depth.depth_upscaling import DepthUpscaling
 from fb_mixing.ensembling.dawe import DataAdaptiveWeightEnsembling
 from fb_mixing.ensembling.efficient import EfficientWeightEnsemblingMoE
 from fb_mixing.ensembling.rank_one_moe import RankOneMoE
@@ -51,3 +52,18 @@ METHODS = [
 @pytest.mark.parametrize(("method", "entries"), METHODS)
 def test_the_plan_states_what_is_held_in_fp32(method, entries):
     assert make_plan(method, pool()).peak_bytes == 4 * entries
+
+
+@pytest.mark.parametrize(
+    ("method", "copied"),
+    [
+        # Two of eight layers of one tensor are left out of each of two copies; of two layers none is.
+        (DepthUpscaling(drop=0.25), 2 * 6 + 2 * 2),
+        (DepthUpscaling(layers=(0, 1, 1)), 3 + 3),
+    ],
+)
+def test_stacks_of_unequal_depth_are_counted_one_by_one(method, copied):
+    names = [f"encoder.layers.{layer}.w" for layer in range(8)] + [f"decoder.layers.{n}.w" for n in range(2)]
+    state = {name: torch.empty(640, 640) for name in (*names, "embed.weight")}
+    whole = ModelPool({"a": PooledModel("a", content=state)})
+    assert make_plan(method, whole).peak_bytes == 4 * N * (11 + copied)

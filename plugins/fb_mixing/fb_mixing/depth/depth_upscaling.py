@@ -21,8 +21,8 @@ from fusionbench_core import (
     ModelMethod,
     ModelPool,
     UnsupportedArchitecture,
+    count_layers,
     implements,
-    layer_of,
 )
 
 
@@ -58,13 +58,13 @@ class DepthUpscaling(ModelMethod):
     )
 
     def memory(self, pool: ModelPool) -> int:
-        """The model, and the layers that are copied."""
+        """The model, and the layers that are copied, stack by stack: these need not be of one depth."""
         name = next(iter(pool))
-        copies = 2 * (1 - self.drop)
-        if self.layers is not None:
-            depth = len({layer_of(key) for key in pool.checkpoint(name)} - {None})
-            copies = len(self.layers) / (depth or max(self.layers) + 1)
-        return round(pool.live_bytes(name) * (1 + copies))
+        checkpoint = pool.checkpoint(name)
+        sizes = {key: checkpoint.info(key).numel for key in checkpoint}
+        depths = count_layers(key for key in sizes if pool.merges(key))
+        copied = sum(sizes[key] * self._length(depth) / depth for key, depth in depths.items())
+        return round(pool.live_bytes(name) * (1 + copied / sum(sizes.values())))
 
     def fuse(self, job: FusionJob) -> Fused:
         (name,) = job.pool
@@ -89,9 +89,8 @@ class DepthUpscaling(ModelMethod):
 
     def _layers(self, stack: str, depth: int) -> list[int]:
         if self.layers is None:
-            # A half rounds down: of two layers, both stay.
-            dropped = round(self.drop * depth)
-            return [*range(depth - dropped), *range(dropped, depth)]
+            kept = self._length(depth) // 2
+            return [*range(kept), *range(depth - kept, depth)]
         if max(self.layers) >= depth:
             raise ConfigError(
                 f"layer {max(self.layers)} is asked for, and {stack} has {depth}",
@@ -99,6 +98,13 @@ class DepthUpscaling(ModelMethod):
                 fix=f"count from 0 to {depth - 1}, or leave {stack}.* out of the scope of the pool",
             )
         return list(self.layers)
+
+    def _length(self, depth: int) -> int:
+        """Number of layers that so many become."""
+        if self.layers is not None:
+            return len(self.layers)
+        # A half rounds down: of two layers, both stay.
+        return 2 * (depth - round(self.drop * depth))
 
 
 def stacks_of(module: nn.Module, pool: ModelPool) -> dict[str, int]:
