@@ -12,6 +12,9 @@ from pages import ROOT
 
 pytest.importorskip("mkdocs")
 
+# The site is built once, for all tests.
+pytestmark = pytest.mark.xdist_group("site")
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):

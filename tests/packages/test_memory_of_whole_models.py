@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from held import MODEL, SLACK, held
 
-pytestmark = pytest.mark.skipif(
-    not Path("/proc/self/status").exists(), reason="anonymous memory is read from /proc"
-)
+pytestmark = [
+    pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="anonymous memory is read from /proc"),
+    # All runs are made once, for all tests.
+    pytest.mark.xdist_group("memory-of-whole-models"),
+]
 
 MIXTURES = {"modules": ["layers.*"], "steps": 2, "batch_size": 4}
 CASES = [
