@@ -64,6 +64,9 @@ if TYPE_CHECKING:
     from fusionbench_core.pools import ModelSource as ModelSource
     from fusionbench_core.pools import PooledModel as PooledModel
     from fusionbench_core.pools import resolve_path as resolve_path
+    from fusionbench_core.pools.hub import hub_commit as hub_commit
+    from fusionbench_core.pools.hub import locate_model as locate_model
+    from fusionbench_core.pools.hub import split_revision as split_revision
     from fusionbench_core.pools.source import load_into as load_into
     from fusionbench_core.pools.vocabulary import Vocabulary as Vocabulary
     from fusionbench_core.records import BuilderRecord as BuilderRecord
@@ -158,6 +161,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "fusionbench_core.native": ("NativeKernels",),
     "fusionbench_core.places": ("cache_dir",),
     "fusionbench_core.pools": ("ModelPool", "ModelSource", "PooledModel", "resolve_path"),
+    "fusionbench_core.pools.hub": ("hub_commit", "locate_model", "split_revision"),
     "fusionbench_core.pools.source": ("load_into",),
     "fusionbench_core.pools.vocabulary": ("Vocabulary",),
     "fusionbench_core.records": (

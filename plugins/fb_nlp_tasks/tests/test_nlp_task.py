@@ -11,6 +11,7 @@ import torch
 from fb_nlp_tasks.sources.text_models import TextClassifier, TextEncoder
 from fb_nlp_tasks.tasks.prompt_head import prompt_head
 from fb_nlp_tasks.tasks.text_classification import TextClassification
+from fb_nlp_tasks.tasks.tokenised import tokenizer_directory
 from pydantic import ValidationError
 from torch.nn import functional as F
 
@@ -302,3 +303,20 @@ def test_a_hub_data_set_that_cannot_be_reached_says_what_to_download(monkeypatch
     with pytest.raises(Offline) as caught:
         TextClassification(name="x", dataset="someone/some-data").card()
     assert "hf download --repo-type dataset someone/some-data" in str(caught.value)
+
+
+def test_a_tokenizer_of_the_hub_is_fetched_without_weights(monkeypatch, tiny_encoder):
+    import huggingface_hub
+
+    asked = []
+
+    def snapshot(name, **options):
+        asked.append((name, options["allow_patterns"]))
+        return str(tiny_encoder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    assert tokenizer_directory("some/model") == tiny_encoder
+    ((name, patterns),) = asked
+    assert name == "some/model"
+    assert "*.json" in patterns
+    assert not {"*.safetensors", "*.bin"} & set(patterns)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from fb_clip_tasks import plugin
 from fb_clip_tasks.sources import examples
+from fb_clip_tasks.sources.files import peek_json, read_json
 from fb_clip_tasks.sources.joined import JoinedCheckpoint
-from fb_clip_tasks.sources.locating import peek_json, read_json
 from fb_clip_tasks.sources.transformers_source import TransformersSource, model_class
 from fusionbench_core import (
     Checkpoint,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fb_clip_tasks import plugin
 from fb_clip_tasks.sources import examples
-from fb_clip_tasks.sources.locating import first_line, peek_json
+from fb_clip_tasks.sources.files import first_line, peek_json
 from fb_clip_tasks.sources.transformers_source import TransformersSource, model_class
 from fusionbench_core import MissingCapability, implements
 

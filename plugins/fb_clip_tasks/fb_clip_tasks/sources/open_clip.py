@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fb_clip_tasks import plugin
 from fb_clip_tasks.sources import examples
 from fb_clip_tasks.sources.blank import blank_parameters, on_meta
-from fb_clip_tasks.sources.locating import commit_of, first_line, locate, peek_json, present, read_json
+from fb_clip_tasks.sources.files import first_line, peek_json, present, read_json
 from fb_clip_tasks.sources.names import require_all
 from fb_clip_tasks.sources.transformers_source import NOTICES
 from fusionbench_core import (
@@ -28,7 +28,9 @@ from fusionbench_core import (
     ModelSource,
     RenamedCheckpoint,
     cache_dir,
+    hub_commit,
     implements,
+    locate_model,
     open_checkpoint,
 )
 
@@ -79,7 +81,7 @@ class OpenClip(ModelSource):
     @cached_property
     def location(self) -> Path:
         """The checkpoint file, or the directory that holds it."""
-        return locate(self.path, self.revision)
+        return locate_model(self.path, self.revision)
 
     @property
     def directory(self) -> Path:
@@ -147,7 +149,7 @@ class OpenClip(ModelSource):
         return next(iter(present(self.location, WEIGHTS)), self.location)
 
     def commit(self) -> str | None:
-        return commit_of(self.directory)
+        return hub_commit(self.directory)
 
     def assets(self) -> Sequence[Path]:
         """open_clip's config, written where there is none, and the tokenizer's files."""

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import nn
 
 from fb_clip_tasks.sources.blank import blank, on_meta
-from fb_clip_tasks.sources.locating import commit_of, first_line, locate, present, read_json
+from fb_clip_tasks.sources.files import first_line, present, read_json
 from fb_clip_tasks.sources.names import module_names, remembered, require_all
 from fusionbench_core import (
     Checkpoint,
@@ -23,6 +23,8 @@ from fusionbench_core import (
     ModelSource,
     RenamedCheckpoint,
     StateDictCheckpoint,
+    hub_commit,
+    locate_model,
     open_checkpoint,
 )
 
@@ -57,7 +59,7 @@ class TransformersSource(ModelSource):
             NotFound: if there is no such model.
             Offline: if it is on the hub and cannot be had now.
         """
-        found = locate(self.path, self.revision)
+        found = locate_model(self.path, self.revision)
         return found if found.is_dir() else found.parent
 
     @cached_property
@@ -105,7 +107,7 @@ class TransformersSource(ModelSource):
 
     def open_inner(self) -> Checkpoint:
         """The weights under the names on disk."""
-        local = locate(self.path, self.revision)
+        local = locate_model(self.path, self.revision)
         return open_checkpoint(local if local.is_file() else self.directory)
 
     def open_converted(self) -> Checkpoint:
@@ -121,7 +123,7 @@ class TransformersSource(ModelSource):
         return blank(lambda: self.make(self.config()))
 
     def commit(self) -> str | None:
-        return commit_of(self.directory)
+        return hub_commit(self.directory)
 
     def assets(self) -> Sequence[Path]:
         return present(self.directory, self.asset_names())

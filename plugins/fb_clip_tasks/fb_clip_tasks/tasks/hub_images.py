@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from fb_clip_tasks.sources.locating import first_line
+from fb_clip_tasks.sources.files import first_line
 from fb_clip_tasks.tasks.images import Channels, ImageCard, Images, SplitFacts
 from fusionbench_core import ConfigError, MissingCapability, Offline, TaskError
 

@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from fb_clip_tasks.sources.locating import read_json
+from fb_clip_tasks.sources.files import read_json
 from fusionbench_core import ConfigError, CorruptFile, NotFound, TaskError, resolve_path
 
 EMBEDDED = "pkg://fb_clip_tasks/embedded/data"

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fb_clip_tasks.sources.clip import TOKENIZER, Clip
-from fb_clip_tasks.sources.locating import first_line, present
+from fb_clip_tasks.sources.files import first_line, present
 from fb_clip_tasks.sources.open_clip import OpenClip
 from fusionbench_core import (
     CorruptFile,

@@ -15,7 +15,7 @@ from fb_nlp_tasks.sources import examples
 from fb_nlp_tasks.sources.adapter import CONFIG, read_adapter, read_adapter_config
 from fb_nlp_tasks.sources.aligned import AlignedCheckpoint, align
 from fb_nlp_tasks.sources.architecture import Architecture
-from fb_nlp_tasks.sources.hub import commit_of, locate
+from fb_nlp_tasks.sources.hub import locate
 from fb_nlp_tasks.sources.lora import LoraCheckpoint
 from fb_nlp_tasks.sources.text_models import BY_NAME, RECORDS, TransformersTextSource, tokenizer_files
 from fb_nlp_tasks.sources.vocabulary import TextVocabulary
@@ -24,6 +24,7 @@ from fusionbench_core import (
     FusionError,
     IncompatibleModels,
     ModelSource,
+    hub_commit,
     implements,
     open_checkpoint,
     resolve_path,
@@ -132,7 +133,7 @@ class PeftSource(ModelSource):
         return replace(self.opened[1], vocab_size=rows).skeleton()
 
     def commit(self) -> str | None:
-        return commit_of(self.directory)
+        return hub_commit(self.directory)
 
     def for_artefact(self, directory: Path) -> ModelSource:
         return self.base_model.for_artefact(directory)

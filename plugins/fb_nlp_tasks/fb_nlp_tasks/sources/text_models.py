@@ -15,10 +15,10 @@ from fb_nlp_tasks import plugin
 from fb_nlp_tasks.sources import examples
 from fb_nlp_tasks.sources.aligned import AlignedCheckpoint, align
 from fb_nlp_tasks.sources.architecture import Architecture, read_config
-from fb_nlp_tasks.sources.hub import commit_of, locate
+from fb_nlp_tasks.sources.hub import locate
 from fb_nlp_tasks.sources.remembered import align_remembered
 from fb_nlp_tasks.sources.vocabulary import TextVocabulary
-from fusionbench_core import FusionError, ModelSource, implements, open_checkpoint, resolve_path
+from fusionbench_core import FusionError, ModelSource, hub_commit, implements, open_checkpoint, resolve_path
 
 TOKENIZER = (
     "generation_config.json",
@@ -117,7 +117,7 @@ class TransformersTextSource(ModelSource):
         return replace(self.aligned[1], vocab_size=rows).skeleton()
 
     def commit(self) -> str | None:
-        return commit_of(self.directory)
+        return hub_commit(self.directory)
 
     def assets(self) -> Sequence[Path]:
         named = [self.directory / name for name in ASSETS]

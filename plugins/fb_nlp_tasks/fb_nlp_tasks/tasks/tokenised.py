@@ -38,7 +38,7 @@ def load_tokenizer(directory: Path) -> Any:
 
 def tokenizer_directory(reference: str) -> Path:
     """Where the tokenizer of a reference lies; a hub id is downloaded."""
-    return locate(reference)
+    return locate(reference, weights=False)
 
 
 def tokenizer_hash(directory: Path) -> str:
