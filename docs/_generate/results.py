@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,6 @@ from _generate.benchmarks import TEXT, VISION, recorded_baselines
 from _generate.text import ROOT
 from fusionbench_core.report import Report, read_report
 from fusionbench_core.report.compare import Comparison, Line, comparison, comparison_figure
-from fusionbench_core.report.view import percent
 
 RESULTS = ROOT / "docs/assets/results"
 """`PRESET/BENCHMARK.json`: `baselines`, and `runs`: label -> one result a seed."""
@@ -55,9 +53,13 @@ def take(preset: str, directories: Sequence[Path]) -> None:
 
 def _taken(directories: Sequence[Path], benchmark: str) -> list[tuple[str, Report]]:
     """Label and report of every run that was completed."""
-    files = [file for each in directories for file in sorted((each / benchmark).glob("*/report.json"))]
-    reports = [(file.parent.name, read_report(file)) for file in files]
-    return [(label, report) for label, report in reports if report.status == "complete"]
+    found = []
+    for place in (each / benchmark for each in directories):
+        for file in sorted([*place.glob("*/report.json"), *place.glob("*/seed-*/report.json")]):
+            report = read_report(file)
+            if report.status == "complete":
+                found.append((file.relative_to(place).parts[0], report))
+    return found
 
 
 def _with(runs: Sequence[Mapping[str, Any]], added: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -112,30 +114,19 @@ def _stored(preset: str, benchmark: str) -> dict[str, Any]:
 def _table(stored: Mapping[str, Any]) -> Comparison:
     """Best first; models that were told the task come last and take no part in the contest."""
     reports = {
-        label: Report(tasks=_mean(runs), method=runs[0]["method"], baselines=stored["baselines"])
+        label: [
+            Report(tasks=run["tasks"], method=run["method"], baselines=stored["baselines"]) for run in runs
+        ]
         for label, runs in stored["runs"].items()
     }
-    ranked = sorted(reports, key=lambda label: -(reports[label].average["accuracy"] or 0.0))
-    table = comparison({label: reports[label] for label in ranked if not reports[label].task_given})
-    told = {label: reports[label] for label in ranked if reports[label].task_given}
+    means = {line.name: line.cells[-2] or 0.0 for line in comparison(reports).lines if not line.reference}
+    ranked = sorted(reports, key=lambda label: -means[label])
+    table = comparison({label: reports[label] for label in ranked if not reports[label][0].task_given})
+    told = {label: reports[label] for label in ranked if reports[label][0].task_given}
     if not told:
         return table
     guests = [replace(line, best=frozenset()) for line in comparison(told).lines if not line.reference]
     return replace(table, lines=[*table.lines, *guests])
-
-
-def _mean(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Results by task, the accuracies those of the mean over seeds."""
-    return {
-        task: {**entry, "accuracy": statistics.fmean(run["tasks"][task]["accuracy"] for run in runs)}
-        for task, entry in runs[0]["tasks"].items()
-    }
-
-
-def _spread(runs: Sequence[Mapping[str, Any]]) -> str:
-    """Standard deviation, over seeds, of the average over tasks."""
-    averages = [statistics.fmean(each["accuracy"] for each in run["tasks"].values()) for run in runs]
-    return f" ± {percent(statistics.stdev(averages))}" if len(runs) > 1 else ""
 
 
 def _section(preset: str, benchmark: str) -> str:
@@ -144,12 +135,8 @@ def _section(preset: str, benchmark: str) -> str:
     head = ["method", *table.columns]
     lines = [f"| {' | '.join(head)} |", f"| --- {'| ---: ' * len(table.columns)}|"]
     for line in table.lines:
-        cells = [
-            f"**{percent(value)}**" if index in line.best else percent(value)
-            for index, value in enumerate(line.cells)
-        ]
-        if not line.reference:
-            cells[-2] += _spread(stored["runs"][line.name])
+        texts = [line.text(column) for column in range(len(line.cells))]
+        cells = [f"**{text}**" if column in line.best else text for column, text in enumerate(texts)]
         lines.append(f"| {' | '.join([_name(line, stored), *cells])} |")
     warnings = [f"- {warning}" for warning in table.warnings]
     picture = (

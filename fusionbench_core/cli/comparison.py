@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from fusionbench_core.cli.configured import Configured
     from fusionbench_core.errors import FusionError
     from fusionbench_core.report import Report
-    from fusionbench_core.run.comparison import Runs
+    from fusionbench_core.report.compare import Line
+    from fusionbench_core.run.comparison import Run
     from fusionbench_core.run.console import Console
 
 
@@ -40,7 +41,7 @@ def compare(given: Configured, overrides: Sequence[str], as_json: bool, quiet: b
     finally:
         console.close()
     if as_json:
-        emit_json({name: {label: r.to_json() for label, r in each.items()} for name, each in reports.items()})
+        emit_json({name: _as_json(each, runs) for name, each in reports.items()})
     else:
         for benchmark, each in reports.items():
             click.echo(f"\n{benchmark}")
@@ -67,11 +68,12 @@ def plan_all(given: Configured, overrides: Sequence[str], as_json: bool) -> None
     plans: dict[str, dict[str, Any]] = {}
     try:
         runs = _runs(given, overrides, console)
-        for run in plan_comparison(runs, given.registry, console, on_failure=failures.note):
+        for planned in plan_comparison(runs, given.registry, console, on_failure=failures.note):
+            run = planned.run
             try:
-                found = described(run.config, run.prepared, run.plan)
+                found = described(run.config, planned.prepared, planned.plan)
             except FusionError as error:
-                failures.note(run.benchmark, run.label, error)
+                failures.note(run, error)
             else:
                 plans.setdefault(run.benchmark, {})[run.label] = found
     finally:
@@ -85,7 +87,7 @@ def plan_all(given: Configured, overrides: Sequence[str], as_json: bool) -> None
     failures.raise_them("cannot work", fix="mend that, or leave it out: '~compare.methods.LABEL'")
 
 
-def _runs(given: Configured, overrides: Sequence[str], console: Console) -> Runs:
+def _runs(given: Configured, overrides: Sequence[str], console: Console) -> list[Run]:
     from fusionbench_core.run.comparison import comparison_runs
 
     passed = [word for word in overrides if not word.lstrip("+~").startswith(("compare", "output_dir"))]
@@ -99,8 +101,8 @@ class _Failures:
     def __init__(self) -> None:
         self._errors: dict[str, FusionError] = {}
 
-    def note(self, benchmark: str, label: str, error: FusionError) -> None:
-        self._errors[f"{benchmark}: {label}"] = error
+    def note(self, run: Run, error: FusionError) -> None:
+        self._errors[str(run)] = error
 
     def raise_them(self, what: str, fix: str) -> None:
         """Raise all in one error, with the first one's exit status."""
@@ -111,7 +113,14 @@ class _Failures:
         raise type(next(iter(self._errors.values())))(f"{count} of the comparison {what}", why=why, fix=fix)
 
 
-def _show(reports: Mapping[str, Report]) -> None:
+def _as_json(reports: Mapping[str, Sequence[Report]], runs: Sequence[Run]) -> dict[str, Any]:
+    """Label -> report; a list of reports if the comparison names seeds."""
+    seeded = any(run.seed is not None for run in runs)
+    found = {label: [report.to_json() for report in each] for label, each in reports.items()}
+    return found if seeded else {label: report for label, (report,) in found.items()}
+
+
+def _show(reports: Mapping[str, Sequence[Report]]) -> None:
     """Methods by tasks, in percent; the base is the first row, the other models to compare with the last."""
     from fusionbench_core.report.compare import comparison
 
@@ -120,11 +129,11 @@ def _show(reports: Mapping[str, Report]) -> None:
     after = [line for line in found.lines if line.reference and line.name != "pretrained"]
     methods = [line for line in found.lines if not line.reference]
     rows = [
-        [f"({line.name})" if line.reference else line.name, *map(_percent, line.cells)]
+        [f"({line.name})" if line.reference else line.name, *_cells(line)]
         for line in (*before, *methods, *after)
     ]
     table(["method", *found.columns[:-1], "of individual"], rows)
 
 
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f}"
+def _cells(line: Line) -> list[str]:
+    return ["" if value is None else line.text(column) for column, value in enumerate(line.cells)]

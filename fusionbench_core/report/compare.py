@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
 from fusionbench_core.errors import ConfigError
+from fusionbench_core.report.averages import mean, number
 from fusionbench_core.report.baselines import in_order
 from fusionbench_core.report.charts import dot_chart
 from fusionbench_core.report.figures import Figure
 from fusionbench_core.report.report import Report
 from fusionbench_core.report.view import percent, rows_of
 
+Measured = Report | Sequence[Report]
+"""One run of a method, or one a seed."""
+
+_SEEDS = "Numbers are means over seeds, and ± is the standard deviation of the average."
 _TITLES = {True: "Accuracy relative to the individual experts", False: "Accuracy"}
 
 
 @dataclass(frozen=True)
 class Line:
-    """One method: accuracy a task, mean, normalised mean; `best` are the columns in which it leads.
+    """One method: accuracy a task, mean, normalised mean; of several seeds, the means over them.
 
-    `reference` marks baselines, such as the pre-trained model and the individual experts: rows to
-    compare with, which take no part in the contest.
+    Attributes:
+        name: What the run is called.
+        cells: A number a column.
+        best: The columns in which it leads.
+        reference: Whether it is a baseline, such as the pre-trained model and the individual experts: a row
+            to compare with, which takes no part in the contest.
+        spread: Standard deviation of the mean accuracy over seeds; None of one seed.
     """
 
     name: str
     cells: tuple[float | None, ...]
     best: frozenset[int] = frozenset()
     reference: bool = False
+    spread: float | None = None
+
+    def text(self, column: int) -> str:
+        """A cell in percent; that of the average says how it spreads: `70.1 ± 0.4`."""
+        said = percent(self.cells[column])
+        average = column % len(self.cells) == len(self.cells) - 2
+        return f"{said} ± {percent(self.spread)}" if average and self.spread is not None else said
 
 
 @dataclass(frozen=True)
@@ -40,25 +58,30 @@ class Comparison:
     warnings: list[str]
 
 
-def compare(reports: Mapping[str, Report]) -> tuple[str, str]:
+def compare(reports: Mapping[str, Measured]) -> tuple[str, str]:
     """Markdown and HTML that put methods beside each other, the best of each column marked.
 
     Args:
-        reports: What to call a run -> its report.
+        reports: What to call a method -> its report, or its reports, one a seed.
 
     Raises:
         ConfigError: if there are no reports.
     """
+    reports = _by_seed(reports)
     table = comparison(reports)
     return _markdown(table), _html(table, reports)
 
 
-def comparison(reports: Mapping[str, Report]) -> Comparison:
+def comparison(reports: Mapping[str, Measured]) -> Comparison:
     """The table as data. Raises ConfigError if there are no reports."""
-    if not reports:
+    runs = _by_seed(reports)
+    if not runs:
         raise ConfigError("there are no reports to compare", fix="name at least one run directory")
-    tasks = list(dict.fromkeys(task for report in reports.values() for task in report.tasks))
-    lines = [_line(name, report, tasks) for name, report in reports.items()]
+    means = {name: _mean(each) for name, each in runs.items()}
+    tasks = list(dict.fromkeys(task for report in means.values() for task in report.tasks))
+    lines = [
+        replace(_line(name, report, tasks), spread=_spread(runs[name])) for name, report in means.items()
+    ]
     columns = (*tasks, "average", "normalised")
     for index in range(len(columns)):
         values = [line.cells[index] for line in lines if line.cells[index] is not None]
@@ -69,7 +92,36 @@ def comparison(reports: Mapping[str, Report]) -> Comparison:
                 replace(line, best=line.best | {index}) if percent(line.cells[index]) == most else line
                 for line in lines
             ]
-    return Comparison(columns, [*_references(reports, tasks), *lines], _unfair(reports, tasks))
+    return Comparison(columns, [*_references(means, tasks), *lines], _unfair(runs, tasks))
+
+
+def _by_seed(reports: Mapping[str, Measured]) -> dict[str, list[Report]]:
+    runs = {name: [each] if isinstance(each, Report) else list(each) for name, each in reports.items()}
+    return {name: each for name, each in runs.items() if each}
+
+
+def _mean(runs: Sequence[Report]) -> Report:
+    """The first report, its accuracies the means over all runs, of the tasks that all of them have."""
+    first, *others = runs
+    if not others:
+        return first
+    found = {
+        task: [run.tasks[task]["accuracy"] for run in runs if number(run.tasks.get(task, {}).get("accuracy"))]
+        for task in first.tasks
+    }
+    return replace(
+        first,
+        tasks={
+            task: {**entry, "accuracy": mean(found[task]), "interval": None}
+            for task, entry in first.tasks.items()
+            if len(found[task]) == len(runs)
+        },
+    )
+
+
+def _spread(runs: Sequence[Report]) -> float | None:
+    averages = [float(found) for run in runs if (found := run.average["accuracy"]) is not None]
+    return statistics.stdev(averages) if len(averages) == len(runs) > 1 else None
 
 
 def _line(name: str, report: Report, tasks: list[str]) -> Line:
@@ -92,10 +144,11 @@ def _references(reports: Mapping[str, Report], tasks: list[str]) -> list[Line]:
     return lines
 
 
-def _unfair(reports: Mapping[str, Report], tasks: list[str]) -> list[str]:
+def _unfair(runs: Mapping[str, Sequence[Report]], tasks: list[str]) -> list[str]:
     found = []
+    reports = [report for each in runs.values() for report in each]
     for task in tasks:
-        entries = [report.tasks[task] for report in reports.values() if task in report.tasks]
+        entries = [report.tasks[task] for report in reports if task in report.tasks]
         if len(entries) < len(reports):
             found.append(f"{task} was not evaluated in every run, so the averages are over different tasks")
         if len({entry["fingerprint"] for entry in entries if entry.get("fingerprint")}) > 1:
@@ -104,10 +157,10 @@ def _unfair(reports: Mapping[str, Report], tasks: list[str]) -> list[str]:
             )
         elif len({(entry.get("split"), entry.get("n")) for entry in entries}) > 1:
             found.append(f"{task} was measured on different samples")
-    found += [f"{name} adapted to test data" for name, report in reports.items() if report.transductive]
-    found += [
-        f"{name} was told the task of each sample" for name, report in reports.items() if report.task_given
-    ]
+    adapted = [name for name, each in runs.items() if any(report.transductive for report in each)]
+    told = [name for name, each in runs.items() if any(report.task_given for report in each)]
+    found += [f"{name} adapted to test data" for name in adapted]
+    found += [f"{name} was told the task of each sample" for name in told]
     return found
 
 
@@ -115,20 +168,21 @@ def _markdown(table: Comparison) -> str:
     from fusionbench_core.report.markdown import escape
 
     def cell(line: Line, index: int) -> str:
-        text = percent(line.cells[index])
+        text = line.text(index)
         return f"**{text}**" if index in line.best else text
 
     rows = [["method", *table.columns], ["---", *["---:"] * len(table.columns)]]
     rows[0] = [escape(name) for name in rows[0]]
     for line in table.lines:
         rows.append([escape(line.name), *(cell(line, index) for index in range(len(line.cells)))])
-    parts = ["# Comparison", "Accuracy in percent; the best of each column is bold."]
+    seeds = f" {_SEEDS}" if any(line.spread is not None for line in table.lines) else ""
+    parts = ["# Comparison", f"Accuracy in percent; the best of each column is bold.{seeds}"]
     parts += [f"> **Warning:** {escape(warning)}" for warning in table.warnings]
     parts.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
     return "\n\n".join(parts) + "\n"
 
 
-def _html(table: Comparison, reports: Mapping[str, Report]) -> str:
+def _html(table: Comparison, runs: Mapping[str, Sequence[Report]]) -> str:
     from fusionbench_core.report import cards
     from fusionbench_core.report.html import environment
 
@@ -141,11 +195,17 @@ def _html(table: Comparison, reports: Mapping[str, Report]) -> str:
             str(report.artefact.get("content_hash") or "").removeprefix("sha256:")[:12],
             sum(report.timings.values()) if report.timings else None,
         )
-        for name, report in reports.items()
+        for name, each in runs.items()
+        for report in each
     ]
     page = environment().get_template("compare.html")
     return page.render(
-        table=table, figure=comparison_figure(table), headline=_headline(table), details=details
+        table=table,
+        figure=comparison_figure(table),
+        headline=_headline(table),
+        details=details,
+        methods=len(runs),
+        seeds=_SEEDS if any(line.spread is not None for line in table.lines) else "",
     )
 
 

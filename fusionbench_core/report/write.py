@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fusionbench_core.errors import ConfigError, CorruptFile, InputError, NotFound
 from fusionbench_core.files import write_atomically
@@ -13,6 +14,9 @@ from fusionbench_core.report.report import Report
 from fusionbench_core.suggest import did_you_mean
 
 FORMATS = ("json", "md", "html")
+
+if TYPE_CHECKING:
+    from fusionbench_core.report.compare import Measured
 
 Reporter = Callable[[Report, Path], Path]
 
@@ -58,7 +62,7 @@ def write_reports(
     return written
 
 
-def write_comparison(reports: Mapping[str, Report], directory: Path | str) -> dict[str, Path]:
+def write_comparison(reports: Mapping[str, Measured], directory: Path | str) -> dict[str, Path]:
     """Write `comparison.md` and `comparison.html`, see :func:`fusionbench_core.report.compare.compare`.
 
     Raises:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,40 @@ class CompareConfig(BaseModel):
 
     benchmarks: tuple[str, ...] = Field(min_length=1, description="root configs to run every method over")
     methods: dict[str, Entry] = Field(min_length=1, description="label -> method")
+    seeds: tuple[int, ...] = Field(
+        default=(), description="seeds to run every method with; empty: the one of the benchmark"
+    )
 
 
-Runs = Mapping[str, Mapping[str, RunConfig]]
-"""Benchmark -> label -> config of one run."""
+@dataclass(frozen=True)
+class Run:
+    """One run of a comparison.
+
+    Attributes:
+        benchmark: Root config that it is over.
+        label: What the comparison calls the method.
+        config: Its config.
+        seed: Its seed, if the comparison names seeds.
+    """
+
+    benchmark: str
+    label: str
+    config: RunConfig
+    seed: int | None = None
+
+    @property
+    def place(self) -> Path:
+        """Its directory, in that of the comparison."""
+        place = Path(self.benchmark, self.label)
+        return place if self.seed is None else place / f"seed-{self.seed}"
+
+    def __str__(self) -> str:
+        said = f"{self.benchmark}: {self.label}"
+        return said if self.seed is None else f"{said}, seed {self.seed}"
+
+
+Reports = dict[str, dict[str, list[Report]]]
+"""Benchmark -> label -> one report a seed."""
 
 
 def comparison_runs(
@@ -55,7 +85,7 @@ def comparison_runs(
     *,
     overrides: Sequence[str] = (),
     configs: Path | None = None,
-) -> Runs:
+) -> list[Run]:
     """All runs that a comparison is made of.
 
     Methods and benchmarks that no installed plugin provides are left out, with a line that says so.
@@ -74,7 +104,7 @@ def comparison_runs(
         config = CompareConfig.model_validate(section)
     except ValidationError as error:
         raise explain(error, CompareConfig, where="compare") from error
-    runs: dict[str, dict[str, RunConfig]] = {}
+    runs: list[Run] = []
     missing: dict[str, FusionError] = {}
     for benchmark in config.benchmarks:
         for label, entry in config.methods.items():
@@ -83,7 +113,7 @@ def comparison_runs(
             except _Missing as absent:
                 missing.setdefault(absent.error.what, absent.error)
             else:
-                runs.setdefault(benchmark, {})[label] = run
+                runs += _seeded(Run(benchmark, label, run), config.seeds)
     for what in missing:
         console.line(f"left out: {what}")
     if not runs:
@@ -95,34 +125,43 @@ def comparison_runs(
     return runs
 
 
+def _seeded(run: Run, seeds: Sequence[int]) -> list[Run]:
+    if not seeds:
+        return [run]
+    return [
+        replace(run, seed=seed, config=run.config.model_copy(update={"seed": seed}))
+        for seed in dict.fromkeys(seeds)
+    ]
+
+
 def run_comparison(
-    runs: Runs,
+    runs: Sequence[Run],
     registry: Registry,
     directory: Path,
     console: Console,
     *,
-    on_failure: Callable[[str, str, FusionError], None] = lambda benchmark, label, error: None,
-) -> dict[str, dict[str, Report]]:
-    """Benchmark -> label -> report. A run that is finished in `directory` is not repeated.
+    on_failure: Callable[[Run, FusionError], None] = lambda run, error: None,
+) -> Reports:
+    """Run all, and compare. A run that is finished in `directory` is not repeated.
 
     A run that fails is told to `on_failure`, and the others go on; started again, only that one is repeated.
 
     Raises:
         Interrupted: after Ctrl-C; runs finished before are kept.
     """
-    reports: dict[str, dict[str, Report]] = {}
-    for benchmark, label, config in _each(runs):
-        console.stage("run", f"{benchmark}: {label}")
+    reports: Reports = {}
+    for run in runs:
+        console.stage("run", str(run))
         try:
-            report = _run(config, registry, directory / benchmark / label, console)
+            report = _run(run.config, registry, directory / run.place, console)
         except Interrupted:
             raise
         except FusionError as error:
             console.line(f"failed: {error.what}")
-            on_failure(benchmark, label, error)
+            on_failure(run, error)
             continue
-        reports.setdefault(benchmark, {})[label] = report
-        write_comparison(reports[benchmark], directory / benchmark)
+        reports.setdefault(run.benchmark, {}).setdefault(run.label, []).append(report)
+        write_comparison(reports[run.benchmark], directory / run.benchmark)
     return reports
 
 
@@ -131,41 +170,39 @@ class PlannedRun:
     """One run of a comparison, planned.
 
     Attributes:
-        benchmark: Root config that it is over.
-        label: What the comparison calls it.
-        config: Its config.
+        run: The run.
         prepared: Its checked objects.
         plan: Its plan.
     """
 
-    benchmark: str
-    label: str
-    config: RunConfig
+    run: Run
     prepared: Prepared
     plan: Plan
 
 
 def plan_comparison(
-    runs: Runs,
+    runs: Sequence[Run],
     registry: Registry,
     console: Console,
     *,
-    on_failure: Callable[[str, str, FusionError], None] = lambda benchmark, label, error: None,
+    on_failure: Callable[[Run, FusionError], None] = lambda run, error: None,
 ) -> Iterator[PlannedRun]:
-    """Plan every run; one that cannot work is told to `on_failure`, and the others go on."""
-    for benchmark, label, config in _each(runs):
-        console.stage("plan", f"{benchmark}: {label}")
-        try:
-            prepared = prepare(config, registry)
-            plan = make_plan(prepared.method, prepared.pool, prepared.options, seed=config.seed)
-        except FusionError as error:
-            on_failure(benchmark, label, error)
+    """Plan every method, with the first of its seeds, which cost the same.
+
+    One that cannot work is told to `on_failure`, and the others go on.
+    """
+    first = {(run.benchmark, run.label): run for run in reversed(runs)}
+    for run in runs:
+        if first[run.benchmark, run.label] is not run:
             continue
-        yield PlannedRun(benchmark, label, config, prepared, plan)
-
-
-def _each(runs: Runs) -> Iterator[tuple[str, str, RunConfig]]:
-    return ((benchmark, label, run) for benchmark, each in runs.items() for label, run in each.items())
+        console.stage("plan", f"{run.benchmark}: {run.label}")
+        try:
+            prepared = prepare(run.config, registry)
+            plan = make_plan(prepared.method, prepared.pool, prepared.options, seed=run.config.seed)
+        except FusionError as error:
+            on_failure(run, error)
+            continue
+        yield PlannedRun(run, prepared, plan)
 
 
 class _Missing(Exception):

@@ -82,3 +82,37 @@ def test_a_comparison_is_written(make, tmp_path):
     written = write_comparison({"a": make(), "b": make()}, tmp_path)
     assert {path.name for path in written.values()} == {"comparison.md", "comparison.html"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["comparison.html", "comparison.md"]
+
+
+def test_seeds_of_one_method_are_one_row_of_means(make):
+    table = comparison({"a": [run(make, 0.5, 0.9), run(make, 0.6, 0.8), run(make, 0.7, 1.0)], "b": make()})
+    line = next(line for line in table.lines if line.name == "a")
+    # Averages 0.70, 0.70 and 0.85: mean 0.75, standard deviation sqrt(2 * 0.05² + 0.1²) / sqrt(2).
+    assert line.cells[:3] == pytest.approx((0.6, 0.9, 0.75))
+    assert line.cells[3] == pytest.approx((0.6 / 0.8 + 0.9) / 2)
+    assert line.spread == pytest.approx(0.0075**0.5)
+    assert [line.text(column) for column in range(4)] == ["60.0", "90.0", "75.0 ± 8.7", "82.5"]
+    assert next(line for line in table.lines if line.name == "b").spread is None
+
+
+def test_pages_show_the_spread_over_seeds_and_every_run(make):
+    several = [run(make, 0.5, 0.9, seed=3), run(make, 0.6, 0.8, seed=4)]
+    markdown, html = compare({"a": several, "b": make(seed=5)})
+    # (0.55 / 0.8 + 0.85) / 2 = 0.76875 of the experts.
+    assert "| a | 55.0 | 85.0 | 70.0 ± 0.0 | 76.9 |" in markdown
+    assert "standard deviation of the average" in markdown
+    assert "70.0 ± 0.0" in html
+    assert "2 methods compared" in html
+    assert all(f"<td>{seed}</td>" in html for seed in (3, 4, 5))
+    assert "standard deviation" not in "".join(compare({"a": make()}))
+
+
+def test_a_seed_that_differs_in_data_or_tasks_is_told(make):
+    tasks = make().tasks
+    fewer = make(tasks={"cars": tasks["cars"]})
+    warnings = " ".join(comparison({"a": [make(), fewer]}).warnings)
+    assert "mnist was not evaluated in every run" not in warnings
+    table = comparison({"a": [make(), fewer], "b": make()})
+    assert "mnist was not evaluated in every run" in " ".join(table.warnings)
+    line = next(line for line in table.lines if line.name == "a")
+    assert line.cells[1] is None

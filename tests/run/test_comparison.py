@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 from pathlib import Path
 
 import yaml
@@ -118,3 +119,24 @@ def test_a_benchmark_that_is_nowhere_is_named(workspace):
     assert done.returncode == 2
     assert "there is no config 'tyos'" in done.stderr
     assert "did you mean 'toys'?" in done.stderr
+
+
+def test_seeds_are_runs_of_one_row(workspace):
+    (workspace.root / "toys.yaml").write_text(yaml.safe_dump(workspace.config))
+    section = {"benchmarks": ["toys"], "methods": {"plain": {"method": "mean"}}, "seeds": [3, 5]}
+    root = workspace.write(compare=section)
+    done = workspace.fb("run", "-c", str(root), "-o", "out", "--json")
+    assert done.returncode == 0, done.stderr
+    reports = json.loads(done.stdout)["toys"]["plain"]
+    assert [report["fusionbench"]["seed"] for report in reports] == [3, 5]
+    kept = [
+        json.loads(Path(workspace.root, f"out/toys/plain/seed-{seed}/report.json").read_text())
+        for seed in (3, 5)
+    ]
+    assert kept == reports
+    averages = [report["average"]["accuracy"] for report in reports]
+    mean, spread = statistics.fmean(averages), statistics.stdev(averages)
+    table = Path(workspace.root, "out/toys/comparison.md").read_text()
+    assert f"{100 * mean:.1f} ± {100 * spread:.1f}" in table
+    planned = json.loads(workspace.fb("plan", "-c", str(root), "--json").stdout)
+    assert list(planned["toys"]) == ["plain"]
