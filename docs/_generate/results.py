@@ -142,10 +142,20 @@ def _section(preset: str, benchmark: str) -> str:
     picture = (
         f"![Accuracy of every method relative to the experts](../assets/results/{preset}/{benchmark}.svg)"
     )
-    missing = [f"`{label}`" for label in _labels(preset) if label not in stored["runs"]]
-    notes = [*warnings, *([f"- not run yet: {', '.join(missing)}"] if missing else [])]
+    notes = [*warnings, *_incomplete(preset, stored["runs"])]
     parts = [f"### {BENCHMARKS[benchmark]}", "", *lines, "", *notes, *([""] if notes else []), picture]
     return "\n".join(parts)
+
+
+def _incomplete(preset: str, runs: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Which methods were not run, or with fewer seeds than others."""
+    counts = {label: len(runs.get(label, ())) for label in _labels(preset)}
+    missing = [f"`{label}`" for label, count in counts.items() if not count]
+    notes = [f"- not run yet: {', '.join(missing)}"] if missing else []
+    for fewer in sorted(set(counts.values()) - {0, max(counts.values())}):
+        those = ", ".join(f"`{label}`" for label, count in counts.items() if count == fewer)
+        notes.append(f"- {fewer} {'seed' if fewer == 1 else 'seeds'} only: {those}")
+    return notes
 
 
 def _labels(preset: str) -> list[str]:
