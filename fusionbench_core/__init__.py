@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from fusionbench_core.errors import MissingCapability as MissingCapability
     from fusionbench_core.errors import NonFiniteInput as NonFiniteInput
     from fusionbench_core.errors import NotFound as NotFound
+    from fusionbench_core.errors import NotInstalled as NotInstalled
     from fusionbench_core.errors import Offline as Offline
     from fusionbench_core.errors import OutputError as OutputError
     from fusionbench_core.errors import TaskError as TaskError
@@ -134,6 +135,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "MissingCapability",
         "NonFiniteInput",
         "NotFound",
+        "NotInstalled",
         "Offline",
         "OutputError",
         "TaskError",

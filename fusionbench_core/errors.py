@@ -72,6 +72,10 @@ class UnknownName(ConfigError):
     """A name that no installed plugin provides."""
 
 
+class NotInstalled(UnknownName):
+    """A name of a plugin that is not installed here."""
+
+
 class NameConflict(ConfigError):
     """A short name several plugins share, or a full name that two distributions claim."""
 

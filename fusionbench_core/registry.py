@@ -12,7 +12,14 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-from fusionbench_core.errors import FusionError, NameConflict, PluginBroken, PluginIncompatible, UnknownName
+from fusionbench_core.errors import (
+    FusionError,
+    NameConflict,
+    NotInstalled,
+    PluginBroken,
+    PluginIncompatible,
+    UnknownName,
+)
 from fusionbench_core.hookspecs import DECLARATIONS
 from fusionbench_core.known import distribution_of
 from fusionbench_core.plugins import Plugin, Plugins, installed_plugins
@@ -146,11 +153,12 @@ class Registry:
         fix = did_you_mean(name, [known for known in self.names(kind) if ("/" in known) == bool(namespace)])
         missing = distribution_of(kind, name)
         if missing is not None and not self._installed(missing):
-            return UnknownName(
+            return NotInstalled(
                 f"the {kind} {name!r} is provided by {missing}, which is not installed",
                 fix=f"pip install {missing}",
             )
-        return UnknownName(
+        foreign = namespace and namespace not in {plugin.namespace for plugin in self.plugins}
+        return (NotInstalled if foreign else UnknownName)(
             f"no {kind} is called {name!r}",
             why=self._suspicion(),
             fix=f"{fix}\n{_listing(kind)}" if fix else _listing(kind),

@@ -13,7 +13,7 @@ from fusionbench_core.config.compose import compose
 from fusionbench_core.config.errors import explain
 from fusionbench_core.config.schema import RunConfig
 from fusionbench_core.engine.plan import Plan, make_plan
-from fusionbench_core.errors import ConfigError, FusionError, Interrupted, OutputError, UnknownName
+from fusionbench_core.errors import ConfigError, FusionError, Interrupted, NotInstalled, OutputError
 from fusionbench_core.registry import Registry
 from fusionbench_core.report import Report, read_report, write_comparison
 from fusionbench_core.run.console import Console
@@ -219,7 +219,7 @@ def _compose(
     try:
         record = registry.find("method", entry.method)
         values = compose([f"method={record.full_name}", *overrides], configs, benchmark, registry).values
-    except UnknownName as error:
+    except NotInstalled as error:
         raise _Missing(error) from error
     except ConfigError as error:
         if error.what.startswith("there is no config"):

@@ -140,3 +140,19 @@ def test_seeds_are_runs_of_one_row(workspace):
     assert f"{100 * mean:.1f} ± {100 * spread:.1f}" in table
     planned = json.loads(workspace.fb("plan", "-c", str(root), "--json").stdout)
     assert list(planned["toys"]) == ["plain"]
+
+
+def test_a_typo_in_a_methods_name_is_not_left_out(workspace):
+    methods = {"plain": {"method": "mean"}, "typo": {"method": "mena"}}
+    done = compare(workspace, workspace.config, methods)
+    assert done.returncode == 2
+    assert "no method is called 'mena'" in done.stderr
+    assert "did you mean 'mean'?" in done.stderr
+    assert not Path(workspace.root, "out").exists()
+
+
+def test_methods_of_plugins_that_are_not_installed_are_left_out(workspace):
+    absent = {"others": {"method": "somebody/method"}}
+    done = compare(workspace, workspace.config, {"plain": {"method": "mean"}, **absent})
+    assert done.returncode == 0, done.stderr
+    assert "left out: no method is called 'somebody/method'" in done.stderr
