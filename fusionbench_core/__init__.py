@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fusionbench_core.errors import CorruptFile as CorruptFile
     from fusionbench_core.errors import FusionError as FusionError
     from fusionbench_core.errors import IncompatibleModels as IncompatibleModels
+    from fusionbench_core.errors import InsufficientResources as InsufficientResources
     from fusionbench_core.errors import MethodError as MethodError
     from fusionbench_core.errors import MissingCapability as MissingCapability
     from fusionbench_core.errors import NonFiniteInput as NonFiniteInput
@@ -131,6 +132,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "CorruptFile",
         "FusionError",
         "IncompatibleModels",
+        "InsufficientResources",
         "MethodError",
         "MissingCapability",
         "NonFiniteInput",

@@ -58,7 +58,9 @@ def plan_all(given: Configured, overrides: Sequence[str], as_json: bool) -> None
 
     Raises:
         FusionError: if runs cannot work, after all others, of the kind of the first one that cannot.
+        InsufficientResources: if the disk has no room for what all of them write.
     """
+    from fusionbench_core.artefact.write import check_space
     from fusionbench_core.cli.progress import make_console
     from fusionbench_core.errors import FusionError
     from fusionbench_core.run.comparison import plan_comparison
@@ -85,6 +87,9 @@ def plan_all(given: Configured, overrides: Sequence[str], as_json: bool) -> None
             click.echo(f"\n{benchmark}")
             table(["run", *COLUMNS], [[label, *row(found)] for label, found in each.items()])
     failures.raise_them("cannot work", fix="mend that, or leave it out: '~compare.methods.LABEL'")
+    planned_runs = [plans[run.benchmark][run.label] for run in runs]
+    written = sum(each["write_bytes"] for each in planned_runs if each["output"] == "weights")
+    check_space(written, Path(given.values.get("output_dir") or "runs"))
 
 
 def _runs(given: Configured, overrides: Sequence[str], console: Console) -> list[Run]:

@@ -18,7 +18,7 @@ def described(config: RunConfig, prepared: Prepared, plan: Plan) -> dict[str, An
     """What a run would do and cost, as JSON.
 
     Raises:
-        OutputError: if the disk is too full.
+        InsufficientResources: if the disk is too full.
     """
     from fusionbench_core.artefact.describe import describe_method
     from fusionbench_core.engine.calibration import estimate
@@ -38,7 +38,7 @@ def show(config: RunConfig, prepared: Prepared, plan: Plan, indent: str = "") ->
     """Print what a run would do and cost.
 
     Raises:
-        OutputError: if the disk is too full.
+        InsufficientResources: if the disk is too full.
     """
     found = described(config, prepared, plan)
     method = found["method"]

@@ -44,7 +44,12 @@ def locate_model(
         directory = _snapshot(name, revision, (*files, *patterns))
         if any(True for pattern in patterns for _ in directory.glob(pattern)):
             return directory
-    raise _unavailable(name, revision, "its snapshot in the cache holds no weights")
+    raise _unavailable(
+        f"there are no weights of {name!r} in the local cache, and the hub gives none",
+        name,
+        revision,
+        f"looked for {', '.join(pattern for patterns in _WEIGHTS for pattern in patterns)}",
+    )
 
 
 def split_revision(reference: str, revision: str | None = None) -> tuple[str, str | None]:
@@ -91,15 +96,20 @@ def _snapshot(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
             fix="check the name and the revision; for gated or private models run `hf auth login` first",
         ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
-        raise _unavailable(name, revision, _first_line(error)) from error
+        raise _unavailable(
+            f"{name!r} is not in the local cache, and the hub cannot be reached",
+            name,
+            revision,
+            _first_line(error),
+        ) from error
 
 
-def _unavailable(name: str, revision: str | None, why: str) -> Offline:
+def _unavailable(what: str, name: str, revision: str | None, why: str) -> Offline:
     from huggingface_hub import constants
 
     wanted = f"hf download {name}" + (f" --revision {revision}" if revision else "")
     return Offline(
-        f"{name!r} is not in the local cache, and the hub cannot be reached",
+        what,
         looked_in=f"{Path(name).absolute()}\n{constants.HF_HUB_CACHE}",
         why=why,
         fix=f"where there is a network: {wanted}\nor give the path of a local copy",

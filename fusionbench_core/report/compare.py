@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from markupsafe import Markup
@@ -78,9 +78,10 @@ def comparison(reports: Mapping[str, Measured]) -> Comparison:
     if not runs:
         raise ConfigError("there are no reports to compare", fix="name at least one run directory")
     means = {name: _mean(each) for name, each in runs.items()}
-    tasks = list(dict.fromkeys(task for report in means.values() for task in report.tasks))
+    tasks = list(dict.fromkeys(task for each in runs.values() for report in each for task in report.tasks))
     lines = [
-        replace(_line(name, report, tasks), spread=_spread(runs[name])) for name, report in means.items()
+        replace(_line(name, report, tasks), spread=_spread(runs[name], report.tasks))
+        for name, report in means.items()
     ]
     columns = (*tasks, "average", "normalised")
     for index in range(len(columns)):
@@ -119,9 +120,13 @@ def _mean(runs: Sequence[Report]) -> Report:
     )
 
 
-def _spread(runs: Sequence[Report]) -> float | None:
-    averages = [float(found) for run in runs if (found := run.average["accuracy"]) is not None]
-    return statistics.stdev(averages) if len(averages) == len(runs) > 1 else None
+def _spread(runs: Sequence[Report], tasks: Iterable[str]) -> float | None:
+    """Of the average over those tasks, which all runs have."""
+    if len(runs) < 2:
+        return None
+    averages = [mean(run.tasks[task]["accuracy"] for task in tasks) for run in runs]
+    known = [average for average in averages if average is not None]
+    return statistics.stdev(known) if known else None
 
 
 def _line(name: str, report: Report, tasks: list[str]) -> Line:

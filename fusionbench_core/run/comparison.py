@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from fusionbench_core.config.compose import compose
+from fusionbench_core.config.compose import Composed, compose
 from fusionbench_core.config.errors import explain
 from fusionbench_core.config.schema import RunConfig
 from fusionbench_core.engine.plan import Plan, make_plan
@@ -35,13 +35,23 @@ class Entry(BaseModel):
     )
 
 
+def _inside(name: str) -> str:
+    """A name that is a path below the comparison's directory."""
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"{name!r} names a directory, which must lie inside that of the comparison")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_inside)]
+
+
 class CompareConfig(BaseModel):
     """The `compare` section."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    benchmarks: tuple[str, ...] = Field(min_length=1, description="root configs to run every method over")
-    methods: dict[str, Entry] = Field(min_length=1, description="label -> method")
+    benchmarks: tuple[Name, ...] = Field(min_length=1, description="root configs to run every method over")
+    methods: dict[Name, Entry] = Field(min_length=1, description="label -> method")
     seeds: tuple[int, ...] = Field(
         default=(), description="seeds to run every method with; empty: the one of the benchmark"
     )
@@ -98,7 +108,7 @@ def comparison_runs(
         configs: The user's directory of configs, where benchmarks are looked for before the presets.
 
     Raises:
-        ConfigError: if the section is wrong, or nothing of it is there.
+        ConfigError: if the section or one of the runs' configs is wrong, or nothing of it is there.
     """
     try:
         config = CompareConfig.model_validate(section)
@@ -106,14 +116,15 @@ def comparison_runs(
         raise explain(error, CompareConfig, where="compare") from error
     runs: list[Run] = []
     missing: dict[str, FusionError] = {}
-    for benchmark in config.benchmarks:
+    for benchmark in dict.fromkeys(config.benchmarks):
         for label, entry in config.methods.items():
             try:
-                run = _compose(benchmark, entry, registry, overrides, configs)
+                composed = _compose(benchmark, entry, registry, overrides, configs)
             except _Missing as absent:
                 missing.setdefault(absent.error.what, absent.error)
-            else:
-                runs += _seeded(Run(benchmark, label, run), config.seeds)
+                continue
+            for seed in dict.fromkeys(config.seeds or (None,)):
+                runs.append(Run(benchmark, label, _validated(composed, benchmark, seed), seed))
     for what in missing:
         console.line(f"left out: {what}")
     if not runs:
@@ -123,15 +134,6 @@ def comparison_runs(
             fix=next((error.fix for error in missing.values() if error.fix), None),
         )
     return runs
-
-
-def _seeded(run: Run, seeds: Sequence[int]) -> list[Run]:
-    if not seeds:
-        return [run]
-    return [
-        replace(run, seed=seed, config=run.config.model_copy(update={"seed": seed}))
-        for seed in dict.fromkeys(seeds)
-    ]
 
 
 def run_comparison(
@@ -215,20 +217,37 @@ class _Missing(Exception):
 
 def _compose(
     benchmark: str, entry: Entry, registry: Registry, overrides: Sequence[str], configs: Path | None
-) -> RunConfig:
+) -> Composed:
     try:
         record = registry.find("method", entry.method)
-        values = compose([f"method={record.full_name}", *overrides], configs, benchmark, registry).values
+        composed = compose([f"method={record.full_name}", *overrides], configs, benchmark, registry)
     except NotInstalled as error:
         raise _Missing(error) from error
     except ConfigError as error:
         if error.what.startswith("there is no config"):
             raise _Missing(error) from error
         raise
-    values["method"] = {"name": record.full_name, **entry.parameters}
-    values["tune"] = entry.tune
-    values["name"] = entry.method
-    return RunConfig.model_validate(values)
+    method = {"name": record.full_name, **entry.parameters}
+    return replace(
+        composed, values={**composed.values, "method": method, "tune": entry.tune, "name": entry.method}
+    )
+
+
+def _validated(composed: Composed, benchmark: str, seed: int | None) -> RunConfig:
+    file = composed.files[0] if composed.files else None
+    for several in ("compare", "stages"):
+        if several in composed.values:
+            raise ConfigError(
+                f"{benchmark!r} is no benchmark: it is a config of several runs itself",
+                file=file,
+                why=f"it has a section `{several}`",
+                fix="name root configs of one model pool and one task pool",
+            )
+    values = composed.values if seed is None else {**composed.values, "seed": seed}
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise explain(error, RunConfig, file=file) from error
 
 
 def _run(config: RunConfig, registry: Registry, directory: Path, console: Console) -> Report:

@@ -59,7 +59,7 @@ def test_a_repository_without_weights_is_no_model(hub):
     hub.files = ["config.json"]
     with pytest.raises(Offline, match="some/model") as caught:
         locate_model("some/model", "v2")
-    assert "holds no weights" in str(caught.value)
+    assert "no weights of 'some/model'" in str(caught.value)
     assert "hf download some/model --revision v2" in str(caught.value)
 
 

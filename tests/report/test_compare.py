@@ -110,9 +110,20 @@ def test_pages_show_the_spread_over_seeds_and_every_run(make):
 def test_a_seed_that_differs_in_data_or_tasks_is_told(make):
     tasks = make().tasks
     fewer = make(tasks={"cars": tasks["cars"]})
-    warnings = " ".join(comparison({"a": [make(), fewer]}).warnings)
-    assert "mnist was not evaluated in every run" not in warnings
-    table = comparison({"a": [make(), fewer], "b": make()})
-    assert "mnist was not evaluated in every run" in " ".join(table.warnings)
-    line = next(line for line in table.lines if line.name == "a")
-    assert line.cells[1] is None
+    # Whichever comes first, the task stays a column, and the others are averaged over both seeds.
+    for several in ([make(), fewer], [fewer, make()]):
+        table = comparison({"a": several})
+        assert table.columns[:2] in (("cars", "mnist"), ("mnist", "cars"))
+        assert "mnist was not evaluated in every run" in " ".join(table.warnings)
+        line = next(line for line in table.lines if line.name == "a")
+        found = dict(zip(table.columns, line.cells))
+        assert (found["cars"], found["mnist"], found["average"]) == (0.6, None, 0.6)
+        assert line.spread == 0
+
+
+def test_tasks_without_accuracy_can_be_compared_over_seeds(make):
+    spoken = make(tasks={"films": {"loss": 2.0, "perplexity": 7.4, "n": 5}}, baselines={})
+    table = comparison({"a": [spoken, spoken], "b": spoken})
+    assert table.columns[0] == "films"
+    assert [line.cells for line in table.lines] == [(None, None, None)] * 2
+    assert [line.spread for line in table.lines] == [None, None]

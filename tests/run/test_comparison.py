@@ -7,6 +7,7 @@ import os
 import statistics
 from pathlib import Path
 
+import pytest
 import yaml
 
 PRESETS = """
@@ -103,29 +104,65 @@ def test_a_plan_in_json_gives_the_cost_of_every_run(workspace):
     assert (plan["read_bytes"], plan["write_bytes"]) == (alone["read_bytes"], alone["write_bytes"])
 
 
+def own(workspace, *words: str, section: dict | None = None, **changes):
+    """`fb WORDS` with a comparison over `toys`, a config beside it in the user's directory."""
+    (workspace.root / "toys.yaml").write_text(yaml.safe_dump({**workspace.config, **changes}))
+    section = {"benchmarks": ["toys"], "methods": {"plain": {"method": "mean"}}, **(section or {})}
+    return workspace.fb(*words, "-c", str(workspace.write(compare=section)))
+
+
 def test_benchmarks_are_configs_of_the_users_directory_as_well(workspace):
-    (workspace.root / "toys.yaml").write_text(yaml.safe_dump(workspace.config))
-    section = {"benchmarks": ["toys"], "methods": {"plain": {"method": "mean"}}}
-    root = workspace.write(compare=section)
-    done = workspace.fb("run", "-c", str(root), "-o", "out")
+    done = own(workspace, "run", "-o", "out")
     assert done.returncode == 0, done.stderr
     assert Path(workspace.root, "out/toys/plain/report.json").is_file()
 
 
 def test_a_benchmark_that_is_nowhere_is_named(workspace):
-    (workspace.root / "toys.yaml").write_text(yaml.safe_dump(workspace.config))
-    root = workspace.write(compare={"benchmarks": ["tyos"], "methods": {"plain": {"method": "mean"}}})
-    done = workspace.fb("run", "-c", str(root))
+    done = own(workspace, "run", section={"benchmarks": ["tyos"]})
     assert done.returncode == 2
     assert "there is no config 'tyos'" in done.stderr
     assert "did you mean 'toys'?" in done.stderr
 
 
+def test_a_wrong_key_in_a_benchmark_is_named_with_its_file(workspace):
+    done = own(workspace, "plan", taskpol={"task": "blobs"})
+    assert done.returncode == 2
+    assert "taskpol" in done.stderr
+    assert "toys.yaml" in done.stderr
+    assert "did you mean" in done.stderr
+
+
+def test_a_comparison_is_no_benchmark(workspace):
+    done = own(workspace, "plan", compare={"benchmarks": ["toys"], "methods": {"x": {"method": "mean"}}})
+    assert done.returncode == 2
+    assert "it is a config of several runs itself" in done.stderr
+
+
+def test_a_benchmark_named_twice_is_run_once(workspace):
+    done = own(workspace, "run", "-o", "out", "--json", section={"benchmarks": ["toys", "toys"]})
+    assert done.returncode == 0, done.stderr
+    assert "average" in json.loads(done.stdout)["toys"]["plain"]
+
+
+@pytest.mark.parametrize("label", ["../evil", "/evil", "a/../../evil", ""])
+def test_no_label_leads_out_of_the_directory(workspace, label):
+    done = own(workspace, "run", "-o", "deep/out", section={"methods": {label: {"method": "mean"}}})
+    assert done.returncode == 2
+    assert "must lie inside" in done.stderr
+    assert not list(workspace.root.rglob("evil"))
+
+
+@pytest.mark.parametrize("seeds", [[-1], ["x"], 3, [2**63]])
+def test_seeds_that_are_none_are_refused_before_anything_runs(workspace, seeds):
+    done = own(workspace, "run", "-o", "out", section={"seeds": seeds})
+    assert done.returncode == 2
+    assert "seed" in done.stderr
+    assert not (workspace.root / "out").exists()
+
+
 def test_seeds_are_runs_of_one_row(workspace):
-    (workspace.root / "toys.yaml").write_text(yaml.safe_dump(workspace.config))
-    section = {"benchmarks": ["toys"], "methods": {"plain": {"method": "mean"}}, "seeds": [3, 5]}
-    root = workspace.write(compare=section)
-    done = workspace.fb("run", "-c", str(root), "-o", "out", "--json")
+    section = {"seeds": [3, 5, 3]}
+    done = own(workspace, "run", "-o", "out", "--json", section=section)
     assert done.returncode == 0, done.stderr
     reports = json.loads(done.stdout)["toys"]["plain"]
     assert [report["fusionbench"]["seed"] for report in reports] == [3, 5]
@@ -138,7 +175,7 @@ def test_seeds_are_runs_of_one_row(workspace):
     mean, spread = statistics.fmean(averages), statistics.stdev(averages)
     table = Path(workspace.root, "out/toys/comparison.md").read_text()
     assert f"{100 * mean:.1f} ± {100 * spread:.1f}" in table
-    planned = json.loads(workspace.fb("plan", "-c", str(root), "--json").stdout)
+    planned = json.loads(own(workspace, "plan", "--json", section=section).stdout)
     assert list(planned["toys"]) == ["plain"]
 
 

@@ -55,24 +55,27 @@ class Stacking(MemberMethod):
 
     def fuse(self, job: FusionJob) -> Fused:
         members = members_of(job.pool, order_of(self, job.pool), self.in_memory)
-        found = predictions(job, members, self.validation_samples)
+        found = predictions(job, members, self.validation_samples, _check_size)
         return referring(
             members,
             make_stacked_tasks,
             "stacked_tasks",
             details={"validation_samples": used(found)},
             in_memory=self.in_memory,
-            classifiers={task: self._classifier(task, each) for task, each in found.items()},
+            classifiers={task: self._classifier(each) for task, each in found.items()},
         )
 
-    def _classifier(self, task: str, seen: Predictions) -> dict[str, list]:
-        models, _, classes = seen.logits.shape
-        if models * classes**2 > LARGEST:
-            raise MissingCapability(
-                f"stacking would learn {models * classes**2:,} numbers for task {task!r}",
-                why=f"T · classes², for {models} models and {classes:,} classes; at most {LARGEST:,}",
-                fix="choose weighted_ensemble with weights=fitted, which learns one weight a model",
-            )
-        features = stacked_probabilities(seen.logits)
+    def _classifier(self, seen: Predictions) -> dict[str, list]:
+        features, classes = stacked_probabilities(seen.logits), seen.logits.shape[-1]
         weight, bias = fit_classifier(features, seen.labels.to(torch.long), classes, self.l2)
         return {"weight": weight.tolist(), "bias": bias.tolist()}
+
+
+def _check_size(task: str, seen: Predictions) -> None:
+    models, _, classes = seen.logits.shape
+    if models * classes**2 > LARGEST:
+        raise MissingCapability(
+            f"stacking would learn {models * classes**2:,} numbers for task {task!r}",
+            why=f"T · classes², for {models} models and {classes:,} classes; at most {LARGEST:,}",
+            fix="choose weighted_ensemble with weights=fitted, which learns one weight a model",
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,7 +11,15 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from fusionbench_core import AdaptationTask, FusionJob, Members, MethodError, MissingCapability
+from fusionbench_core import (
+    AdaptationTask,
+    FusionJob,
+    InsufficientResources,
+    Members,
+    MethodError,
+    MissingCapability,
+    available_memory,
+)
 
 Samples = Annotated[
     int | None, Field(gt=0, description="at most so many validation samples a task; null: all of them")
@@ -48,17 +56,39 @@ class Scores:
     samples: int
 
 
-def predictions(job: FusionJob, members: Members, samples: int | None) -> dict[str, Predictions]:
+def predictions(
+    job: FusionJob,
+    members: Members,
+    samples: int | None,
+    check: Callable[[str, Predictions], None] = lambda task, batch: None,
+) -> dict[str, Predictions]:
     """Task name -> predictions of all members on its validation split, every task of the run.
 
     Every sample is asked for once, whatever the number of members. All logits are held: 8 bytes a model, a
     label and a class.
 
+    Args:
+        job: The job.
+        members: The models.
+        samples: At most so many samples a task; None for all.
+        check: Looks at the predictions of each batch before more are made; may raise.
+
     Raises:
         MissingCapability: if there is no task, or one without labels.
+        InsufficientResources: if the logits do not fit in memory.
         MethodError: if logits are NaN or Inf.
     """
-    return {task: _joined(list(batches)) for task, batches in _tasks(job, members, samples)}
+    found: dict[str, Predictions] = {}
+    for task, batches in _tasks(job, members, samples):
+        kept: list[Predictions] = []
+        held = 0
+        for batch in batches:
+            check(task, batch)
+            kept.append(batch)
+            held += batch.logits.nbytes
+            _check_memory(task, held)
+        found[task] = _joined(kept)
+    return found
 
 
 def scores(job: FusionJob, members: Members, samples: int | None) -> dict[str, Scores]:
@@ -115,6 +145,17 @@ def _on_task(
     if empty:
         raise MissingCapability(
             f"task {task.name!r} has no validation data", fix="leave it out, or choose a method without data"
+        )
+
+
+def _check_memory(task: str, held: int) -> None:
+    """Whether what is held can be joined, which takes as much again."""
+    free = available_memory()
+    if free is not None and held > free:
+        raise InsufficientResources(
+            f"the predictions for task {task!r} do not fit in memory",
+            why=f"all logits are held in fp64, and {free / 1e9:.1f} GB of memory are free",
+            fix="look at fewer samples: method.validation_samples=100",
         )
 
 

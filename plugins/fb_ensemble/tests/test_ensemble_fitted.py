@@ -7,12 +7,13 @@ import copy
 import pytest
 import torch
 from fb_ensemble.fitting import fit_classifier, fit_weights
+from fb_ensemble.members import members_of
 from fb_ensemble.stacking import Stacking
-from fb_ensemble.validation import Predictions
+from fb_ensemble.validation import Predictions, scores
 from fb_ensemble.weighted_ensemble import WeightedEnsemble
 from torch.nn import functional as F
 
-from fusionbench_core import MethodError, MissingCapability, Predictor, TaskConditioned
+from fusionbench_core import InsufficientResources, MethodError, MissingCapability, Predictor, TaskConditioned
 from fusionbench_core.tasks.attach import attach
 
 
@@ -178,3 +179,33 @@ def test_a_model_whose_logits_are_not_finite_is_named(job, zoo):
     broken["beta"].get_parameter("norm.bias").fill_(float("nan"))
     with pytest.raises(MethodError, match="'beta'"):
         WeightedEnsemble(weights="fitted").fuse(job(models=broken))
+
+
+def test_stacking_learns_no_classifier_of_a_vocabulary(job, monkeypatch):
+    # Three models and three classes: T · classes² = 27.
+    monkeypatch.setattr("fb_ensemble.stacking.LARGEST", 26)
+    with pytest.raises(MissingCapability, match="27 numbers") as caught:
+        Stacking().fuse(job())
+    assert "weighted_ensemble" in str(caught.value)
+    monkeypatch.setattr("fb_ensemble.stacking.LARGEST", 27)
+    Stacking(l2=10.0).fuse(job())
+
+
+@pytest.mark.parametrize("method", [WeightedEnsemble(weights="fitted"), Stacking()])
+def test_predictions_that_do_not_fit_in_memory_are_refused(job, monkeypatch, method):
+    monkeypatch.setattr("fb_ensemble.validation.available_memory", lambda: 1000)
+    with pytest.raises(InsufficientResources) as caught:
+        method.fuse(job())
+    assert "method.validation_samples" in str(caught.value)
+
+
+def test_scores_are_taken_batch_by_batch_and_hold_no_logits(job, zoo, validation, monkeypatch):
+    monkeypatch.setattr("fb_ensemble.validation.available_memory", lambda: 0)
+    this, names = job(), list(zoo.models)
+    found = scores(this, members_of(this.pool, names, "all"), None)
+    for name, (logits, labels) in validation.items():
+        right = (logits.argmax(-1) == labels).double().mean(-1)
+        chosen = logits.log_softmax(-1)[:, torch.arange(len(labels)), labels]
+        torch.testing.assert_close(found[name].accuracies, right)
+        torch.testing.assert_close(found[name].losses, -chosen.mean(-1), atol=1e-6, rtol=1e-5)
+        assert found[name].samples == len(labels)
