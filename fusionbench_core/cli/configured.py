@@ -72,9 +72,7 @@ def compose_values(
         values = _compose_converted(overrides, Path(mergekit), registry)
         return Configured(values, registry, Path(mergekit), None)
     composed = compose(overrides, config_path, config_name, registry)
-    typed = any("." in word.partition("=")[0] for word in overrides)
-    # A value that was typed is in no file, so then none is blamed.
-    file = composed.files[0] if composed.files and not typed else None
+    file = composed.file_of_values(overrides)
     return Configured(composed.values, registry, file, composed.directory)
 
 

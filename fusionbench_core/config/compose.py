@@ -36,6 +36,14 @@ class Composed:
     files: tuple[Path, ...]
     directory: Path | None
 
+    def file_of_values(self, overrides: Sequence[str]) -> Path | None:
+        """The root config's file, to name where a value is wrong; none if values were typed.
+
+        A value that was typed is in no file, so then none is blamed.
+        """
+        typed = any("." in word.partition("=")[0] for word in overrides)
+        return self.files[0] if self.files and not typed else None
+
 
 def compose(
     overrides: Sequence[str] = (),

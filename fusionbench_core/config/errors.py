@@ -75,6 +75,8 @@ def _problem(detail: Mapping[str, Any], model: type[BaseModel], where: str) -> t
     allowed = _allowed(owner, location)
     if kind == "missing":
         return key, f"is required{f' ({allowed})' if allowed else ''}"
+    if kind in ("tuple_type", "list_type"):
+        detail = {**detail, "msg": f"a list is wanted, e.g. [{detail.get('input')}]"}
     reason = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
     reason = reason[:1].lower() + reason[1:]
     value = repr(detail.get("input"))
@@ -90,13 +92,16 @@ def _is_tag(part: Any) -> bool:
 
 def _owner(model: type[BaseModel] | None, location: tuple[Any, ...]) -> type[BaseModel] | None:
     """The model that holds the last key of a location; None where the path leaves the models."""
-    for part in _keys(location)[:-1]:
+    parts = iter(_keys(location)[:-1])
+    for part in parts:
         field = model.model_fields.get(str(part)) if model is not None else None
         if field is None:
             if isinstance(part, int):
                 continue
             return None
         model = next(iter(_models(field.annotation)), None)
+        if get_origin(field.annotation) in (dict, Mapping):
+            next(parts, None)  # the entry's own name
     return model
 
 

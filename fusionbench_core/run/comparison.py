@@ -38,11 +38,12 @@ class Entry(BaseModel):
 def _inside(name: str) -> str:
     """A name that is a path below the comparison's directory."""
     if not name or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ValueError(f"{name!r} names a directory, which must lie inside that of the comparison")
+        raise ValueError("it names a directory, which must lie inside that of the comparison")
     return name
 
 
 Name = Annotated[str, AfterValidator(_inside)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class CompareConfig(BaseModel):
@@ -52,7 +53,7 @@ class CompareConfig(BaseModel):
 
     benchmarks: tuple[Name, ...] = Field(min_length=1, description="root configs to run every method over")
     methods: dict[Name, Entry] = Field(min_length=1, description="label -> method")
-    seeds: tuple[int, ...] = Field(
+    seeds: tuple[Seed, ...] = Field(
         default=(), description="seeds to run every method with; empty: the one of the benchmark"
     )
 
@@ -123,8 +124,9 @@ def comparison_runs(
             except _Missing as absent:
                 missing.setdefault(absent.error.what, absent.error)
                 continue
+            file = composed.file_of_values(overrides)
             for seed in dict.fromkeys(config.seeds or (None,)):
-                runs.append(Run(benchmark, label, _validated(composed, benchmark, seed), seed))
+                runs.append(Run(benchmark, label, _validated(composed, benchmark, seed, file), seed))
     for what in missing:
         console.line(f"left out: {what}")
     if not runs:
@@ -233,8 +235,7 @@ def _compose(
     )
 
 
-def _validated(composed: Composed, benchmark: str, seed: int | None) -> RunConfig:
-    file = composed.files[0] if composed.files else None
+def _validated(composed: Composed, benchmark: str, seed: int | None, file: Path | None) -> RunConfig:
     for several in ("compare", "stages"):
         if several in composed.values:
             raise ConfigError(

@@ -132,6 +132,20 @@ def test_a_wrong_key_in_a_benchmark_is_named_with_its_file(workspace):
     assert "did you mean" in done.stderr
 
 
+def test_a_wrong_key_that_was_typed_is_in_no_file(workspace):
+    done = own(workspace, "plan", "engine.thread=1")
+    assert done.returncode == 2
+    assert "did you mean 'threads'?" in done.stderr
+    assert "toys.yaml" not in done.stderr
+
+
+def test_a_wrong_key_of_a_method_of_a_comparison_is_told_with_what_was_meant(workspace):
+    done = own(workspace, "plan", section={"methods": {"plain": {"method": "mean", "paramters": {}}}})
+    assert done.returncode == 2
+    assert "compare.methods.plain.paramters" in done.stderr
+    assert "did you mean 'parameters'?" in done.stderr
+
+
 def test_a_comparison_is_no_benchmark(workspace):
     done = own(workspace, "plan", compare={"benchmarks": ["toys"], "methods": {"x": {"method": "mean"}}})
     assert done.returncode == 2
@@ -156,7 +170,8 @@ def test_no_label_leads_out_of_the_directory(workspace, label):
 def test_seeds_that_are_none_are_refused_before_anything_runs(workspace, seeds):
     done = own(workspace, "run", "-o", "out", section={"seeds": seeds})
     assert done.returncode == 2
-    assert "seed" in done.stderr
+    assert "compare.seeds" in done.stderr
+    assert "tuple" not in done.stderr
     assert not (workspace.root / "out").exists()
 
 
